@@ -1,0 +1,34 @@
+//! The words that two Millpond processes share.
+//!
+//! Everything here is pure (no clock, no I/O, no runtime) except [`wire`], which holds
+//! the protobuf service and the QUIC frame codec behind the feature of the same name.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | [`FileId`], [`BlockId`], [`NodeId`], [`MountId`], [`ClusterId`], [`Epoch`] |
+//! | [`version`] | [`FileVersion`]: which bytes of an object are meant |
+//! | [`block`] | [`BlockSize`] and the arithmetic from byte ranges to block spans |
+//! | [`checksum`] | CRC32C per 64 KiB page |
+//! | [`ring`] | [`Ring`]: which nodes own a block |
+//! | [`mount`] | [`MountTable`]: which UFS a path belongs to |
+//! | [`cluster`] | [`ClusterView`]: members, epoch and mounts as one immutable value |
+//! | [`error`] | [`ErrorKind`]: what the caller should do about a failure |
+
+pub mod block;
+pub mod checksum;
+pub mod cluster;
+pub mod error;
+pub mod id;
+pub mod mount;
+pub mod ring;
+pub mod version;
+#[cfg(feature = "wire")]
+pub mod wire;
+
+pub use block::{BlockSize, BlockSpan};
+pub use cluster::{ClusterView, Member, MemberState, NodeStats};
+pub use error::ErrorKind;
+pub use id::{BlockId, ClusterId, Epoch, FileId, MountId, NodeId};
+pub use mount::{Mount, MountPath, MountTable};
+pub use ring::Ring;
+pub use version::FileVersion;
