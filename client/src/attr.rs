@@ -1,0 +1,99 @@
+//! What is known of a file or directory.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use millpond_proto::{FileId, FileVersion, MountId};
+use serde::Serialize;
+
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileKind {
+    /// A file with bytes.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link (local directories only).
+    Symlink,
+}
+
+/// The attributes of a file, directory or link.
+///
+/// - `version` and `file_id` are set for files whenever `stat` answers; an entry of a listing
+///   lacks them where the store's listing does not tell the version.
+/// - `mode`, `uid` and `gid` are absent where the store has none: the adapter above decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attr {
+    /// What it is.
+    pub kind: FileKind,
+    /// Length in bytes; 0 for directories, the target's length for links.
+    pub size: u64,
+    /// When the content changed last.
+    pub mtime: Option<SystemTime>,
+    /// Permission bits (the lower 12 of `st_mode`).
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Which content the object has.
+    pub version: Option<FileVersion>,
+    /// The identity of that content: equal ids mean equal bytes.
+    pub file_id: Option<FileId>,
+    /// The mount that holds it; none for directories above all mounts.
+    pub mount: Option<MountId>,
+    /// The object's canonical URI in its store; empty for directories above all mounts.
+    pub ufs_uri: Arc<str>,
+}
+
+impl Attr {
+    /// A directory that no store knows of: it lies above a mount.
+    pub(crate) fn virtual_directory() -> Self {
+        Self {
+            kind: FileKind::Directory,
+            size: 0,
+            mtime: None,
+            mode: None,
+            uid: None,
+            gid: None,
+            version: None,
+            file_id: None,
+            mount: None,
+            ufs_uri: Arc::from(""),
+        }
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Directory
+    }
+
+    /// Whether it is a file.
+    pub fn is_file(&self) -> bool {
+        self.kind == FileKind::File
+    }
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// One path component.
+    pub name: String,
+    /// What it names.
+    pub attr: Attr,
+}
+
+/// Figures for `statfs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct StatFs {
+    /// The cluster's block size in bytes.
+    pub block_size: u32,
+    /// Bytes that the cache nodes in service can hold together; the local tiers' capacity
+    /// when there is no node.
+    pub capacity: u64,
+    /// Cache nodes in service.
+    pub nodes: usize,
+    /// Mounts.
+    pub mounts: usize,
+}

@@ -1,0 +1,78 @@
+//! Settings of a client.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millpond_proto::BlockSize;
+
+use crate::error::ClientError;
+
+/// Settings of a [`FileSystem`](crate::FileSystem).
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Coordinators as `host:port`; empty for a standalone client.
+    pub coordinators: Vec<String>,
+    /// Directory for the client's certificate and the last cluster view. Created if missing;
+    /// not used by a standalone client.
+    pub state_dir: PathBuf,
+    /// Bytes of memory for data: the local memory tier together with all data in flight.
+    /// At least [`ClientConfig::MIN_MEMORY`].
+    pub memory: u64,
+    /// Directory and capacity in bytes of the local disk tier; none by default.
+    pub disk: Option<(PathBuf, u64)>,
+    /// How long attributes are believed. Negative answers are believed for half of it.
+    pub metadata_ttl: Duration,
+    /// How long one read or metadata call may take before it fails.
+    pub deadline: Duration,
+    /// The most bytes that are read ahead of one sequential reader.
+    pub readahead: u64,
+    /// Size of a block for a standalone client; a cluster has its own.
+    pub block_size: BlockSize,
+}
+
+impl ClientConfig {
+    /// The least memory that a client works with: 8 MiB.
+    pub const MIN_MEMORY: u64 = 8 << 20;
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] that names the setting.
+    pub fn validate(&self) -> Result<(), ClientError> {
+        let wrong = |setting, why| Err(ClientError::Config { setting, why });
+        if self.memory < Self::MIN_MEMORY {
+            return wrong("memory", "it must be at least 8MiB".to_owned());
+        }
+        if self.deadline < Duration::from_millis(100) {
+            return wrong("deadline", "it must be at least 100ms".to_owned());
+        }
+        if let Some((dir, capacity)) = &self.disk
+            && *capacity < 4 * self.block_size.bytes()
+        {
+            let least = 4 * self.block_size.bytes();
+            return wrong(
+                "cache-size",
+                format!(
+                    "the disk tier in {} needs at least {least} bytes",
+                    dir.display()
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            coordinators: Vec::new(),
+            state_dir: PathBuf::new(),
+            memory: 256 << 20,
+            disk: None,
+            metadata_ttl: Duration::from_secs(1),
+            deadline: Duration::from_secs(30),
+            readahead: 16 << 20,
+            block_size: BlockSize::DEFAULT,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong in the client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_proto::ErrorKind;
+
+/// A call to the client failed. Cheap to clone, because several readers may wait for one
+/// fetch.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientError {
+    /// A setting is wrong.
+    #[error("setting {setting} is not usable: {why}")]
+    Config {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The text is not a path of the namespace.
+    #[error("path {path:?} is not usable: {why}")]
+    BadPath {
+        /// The text.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Nothing has this path.
+    #[error("{path} does not exist")]
+    NotFound {
+        /// The path.
+        path: String,
+    },
+    /// A file or link was used as a directory.
+    #[error("{path} is not a directory")]
+    NotADirectory {
+        /// The path.
+        path: String,
+    },
+    /// Something else than a file was used as a file.
+    #[error("{path} is not a file")]
+    NotAFile {
+        /// The path.
+        path: String,
+    },
+    /// Something else than a symbolic link was used as one.
+    #[error("{path} is not a symbolic link")]
+    NotALink {
+        /// The path.
+        path: String,
+    },
+    /// The object was replaced or removed after it was opened.
+    #[error("{path} changed in its store since it was opened; open it again")]
+    Stale {
+        /// The path.
+        path: String,
+    },
+    /// The time for the call ran out.
+    #[error("{action} {path} did not end within {after:?}")]
+    Timeout {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: String,
+        /// The time it had.
+        after: Duration,
+    },
+    /// A file of the client's own could not be read or written.
+    #[error("cannot {action} {path}")]
+    State {
+        /// What was being done.
+        action: &'static str,
+        /// The client's file or directory.
+        path: String,
+        /// Why not.
+        source: Arc<std::io::Error>,
+    },
+    /// The client was shut down.
+    #[error("the client is shut down")]
+    ShutDown,
+}
+
+impl ClientError {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config { .. }
+            | Self::BadPath { .. }
+            | Self::NotADirectory { .. }
+            | Self::NotAFile { .. }
+            | Self::NotALink { .. } => ErrorKind::Invalid,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Stale { .. } => ErrorKind::Stale,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::State { .. } => ErrorKind::Internal,
+            Self::ShutDown => ErrorKind::Unavailable,
+        }
+    }
+}
