@@ -17,6 +17,8 @@ use crate::counters::Recorder;
 const CHUNK: usize = 256 * 1024;
 /// With a bandwidth limit, a body moves so many times a second.
 const TICKS_PER_SECOND: u64 = 50;
+/// How long the bytes before a cut have to leave.
+const FLUSH: Duration = Duration::from_millis(20);
 
 pub(crate) fn backend_error(error: BackendError) -> S3Error {
     S3Error::new(match error {
@@ -152,8 +154,10 @@ fn stream(
                 return None;
             }
             if at == end {
-                let cut = pace.cut_after.filter(|_| at < range.end);
-                return cut.map(|_| (Err(io::Error::other("cut by the test")), end + 1));
+                pace.cut_after.filter(|_| at < range.end)?;
+                // The server drops what it has not written yet when a body fails.
+                tokio::time::sleep(FLUSH).await;
+                return Some((Err(io::Error::other("cut by the test")), end + 1));
             }
             let max = usize::try_from(end - at).unwrap_or(largest).min(largest);
             let chunk = object.content.chunk(at, max);
