@@ -1,0 +1,9 @@
+//! Decorators: each wraps any [`Ufs`](crate::Ufs) and adds one thing.
+
+mod deadline;
+mod limited;
+mod metered;
+
+pub(crate) use deadline::Deadline;
+pub(crate) use limited::Limited;
+pub(crate) use metered::Metered;

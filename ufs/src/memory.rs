@@ -1,0 +1,225 @@
+//! A store in the memory of this process, with the semantics of an object store: for tests
+//! and for trying things out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{Bound, Range};
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use millpond_proto::{ErrorKind, FileVersion};
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Op, UfsError};
+use crate::object::{Backend, ObjectMeta, RawPage};
+use crate::ufs::ByteStream;
+
+/// One store: keys and their bytes. `memory:///name` shows the store of that name, which
+/// every opener in the process shares and which lives as long as the process.
+///
+/// Keys are whatever the caller puts, odd ones included. Every [`put`](Self::put) makes a
+/// new version, even of equal bytes; versions differ between processes too.
+#[derive(Debug)]
+pub struct MemoryStore {
+    name: String,
+    objects: RwLock<Objects>,
+}
+
+#[derive(Debug, Default)]
+struct Objects {
+    by_key: BTreeMap<String, Object>,
+    puts: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Object {
+    data: Bytes,
+    e_tag: Arc<str>,
+    mtime: SystemTime,
+}
+
+impl MemoryStore {
+    /// The store called `name`, made empty the first time it is asked for.
+    pub fn named(name: &str) -> Arc<Self> {
+        let mut stores = STORES.lock();
+        let store = stores.entry(name.to_owned()).or_insert_with(|| {
+            Arc::new(Self {
+                name: name.to_owned(),
+                objects: RwLock::default(),
+            })
+        });
+        Arc::clone(store)
+    }
+
+    /// Puts `data` at `key`, replacing what was there, and returns the new version.
+    pub fn put(&self, key: &str, data: impl Into<Bytes>) -> FileVersion {
+        let mut objects = self.objects.write();
+        objects.puts += 1;
+        let e_tag: Arc<str> = format!("\"{}-{}\"", *PROCESS, objects.puts).into();
+        objects.by_key.insert(
+            key.to_owned(),
+            Object {
+                data: data.into(),
+                e_tag: Arc::clone(&e_tag),
+                mtime: SystemTime::now(),
+            },
+        );
+        FileVersion::ETag(e_tag)
+    }
+
+    /// Deletes the object at `key`; whether there was one.
+    pub fn delete(&self, key: &str) -> bool {
+        self.objects.write().by_key.remove(key).is_some()
+    }
+
+    /// Deletes everything.
+    pub fn clear(&self) {
+        self.objects.write().by_key.clear();
+    }
+
+    fn object(&self, key: &str) -> Option<Object> {
+        self.objects.read().by_key.get(key).cloned()
+    }
+
+    /// The page after `token`, which is the last key or common prefix of the one before.
+    fn page_after(&self, prefix: &str, token: Option<&str>, max: usize) -> RawPage {
+        let objects = self.objects.read();
+        let mut page = RawPage::default();
+        let mut at: Bound<String> = match token {
+            Some(token) => after(token),
+            None => Bound::Included(prefix.to_owned()),
+        };
+        let mut last = None;
+        while let Some((key, object)) = objects
+            .by_key
+            .range::<str, _>((at.as_ref().map(String::as_str), Bound::Unbounded))
+            .next()
+            .filter(|(key, _)| key.starts_with(prefix))
+        {
+            if page.objects.len() + page.prefixes.len() == max {
+                page.next = last;
+                break;
+            }
+            let item = match key[prefix.len()..].split_once('/') {
+                Some((name, _)) => {
+                    let common = format!("{prefix}{name}/");
+                    page.prefixes.push(common.clone());
+                    common
+                }
+                None => {
+                    page.objects.push(object.meta(key));
+                    key.clone()
+                }
+            };
+            at = after(&item);
+            last = Some(item);
+        }
+        page
+    }
+}
+
+/// Where the keys after `item` begin: behind all keys of a common prefix, which ends in `/`.
+fn after(item: &str) -> Bound<String> {
+    match item.strip_suffix('/') {
+        // '0' is the character after '/'.
+        Some(name) => Bound::Included(format!("{name}0")),
+        None => Bound::Excluded(item.to_owned()),
+    }
+}
+
+impl Object {
+    fn meta(&self, key: &str) -> ObjectMeta {
+        ObjectMeta {
+            key: key.to_owned(),
+            size: self.data.len() as u64,
+            version: Some(FileVersion::ETag(Arc::clone(&self.e_tag))),
+            mtime: Some(self.mtime),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Arc<MemoryStore> {
+    fn uri_of(&self, key: &str) -> String {
+        format!("memory:///{}/{key}", self.name)
+    }
+
+    async fn page(
+        &self,
+        prefix: &str,
+        token: Option<String>,
+        max: usize,
+    ) -> Result<RawPage, UfsError> {
+        Ok(self.page_after(prefix, token.as_deref(), max))
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, UfsError> {
+        Ok(self.object(key).map(|object| object.meta(key)))
+    }
+
+    async fn get(
+        &self,
+        key: &str,
+        version: &FileVersion,
+        range: Range<u64>,
+    ) -> Result<ByteStream, UfsError> {
+        let error = |kind, cause: &str| UfsError::new(kind, Op::Read, self.uri_of(key), cause);
+        let object = self
+            .object(key)
+            .ok_or_else(|| error(ErrorKind::NotFound, "there is no such object"))?;
+        if *version != FileVersion::ETag(Arc::clone(&object.e_tag)) {
+            return Err(error(ErrorKind::Stale, "the object was replaced"));
+        }
+        let len = object.data.len();
+        let bounds = usize::try_from(range.start)
+            .ok()
+            .zip(usize::try_from(range.end).ok())
+            .filter(|(start, end)| start <= end && *end <= len);
+        let Some((start, end)) = bounds else {
+            return Err(error(
+                ErrorKind::Invalid,
+                &format!("bytes {range:?} are not within its {len} bytes"),
+            ));
+        };
+        let data = object.data.slice(start..end);
+        Ok(futures::stream::iter([Ok(data)]).boxed())
+    }
+}
+
+/// The stores of this process by name. The only global of the package: `memory:` URIs mean
+/// "of this process", so that a test and what it tests see one store.
+static STORES: LazyLock<Mutex<HashMap<String, Arc<MemoryStore>>>> = LazyLock::new(Mutex::default);
+
+/// Tells this process's versions from those of any other.
+static PROCESS: LazyLock<String> = LazyLock::new(|| {
+    let started = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    format!("{:x}-{started:x}", std::process::id())
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_one_join_to_the_whole_listing() {
+        let store = MemoryStore::named("pages_of_one");
+        for key in ["d/a", "d/b/1", "d/b/2", "d/b0", "d/c", "e"] {
+            store.put(key, "x");
+        }
+        let (mut keys, mut token) = (Vec::new(), None);
+        loop {
+            let page = store.page_after("d/", token.as_deref(), 1);
+            keys.extend(page.objects.into_iter().map(|object| object.key));
+            keys.extend(page.prefixes);
+            match page.next {
+                Some(next) => token = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(keys, ["d/a", "d/b/", "d/b0", "d/c"]);
+    }
+}

@@ -1,0 +1,242 @@
+//! Files and directories over keys: the semantics that all object stores share.
+//!
+//! [`ObjectUfs`] holds the rules of the crate's documentation, over a [`Backend`] that knows
+//! only keys. Real stores are in [`store`], the memory store in [`crate::memory`].
+
+mod backend;
+mod exact;
+mod pager;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use millpond_proto::{ErrorKind, FileVersion};
+
+pub(crate) use backend::{Backend, ObjectMeta, RawPage};
+pub(crate) use exact::exactly;
+
+use crate::error::{Op, UfsError};
+use crate::metadata::Metadata;
+use crate::metrics::UfsMetrics;
+use crate::name::{self, KeyPrefix};
+use crate::object::pager::Pager;
+use crate::ufs::{ByteStream, EntryStream, Ufs};
+
+/// An object store, or the part of it below a prefix, as a file tree.
+pub(crate) struct ObjectUfs<B>(Arc<Inner<B>>);
+
+struct Inner<B> {
+    uri: String,
+    prefix: KeyPrefix,
+    backend: B,
+    page_size: usize,
+    metrics: Arc<UfsMetrics>,
+    warned: AtomicBool,
+}
+
+impl<B: Backend> ObjectUfs<B> {
+    /// The keys of `backend` below `prefix`, known to users as `uri`, listed in pages of
+    /// `page_size`.
+    pub(crate) fn new(
+        uri: String,
+        prefix: &str,
+        backend: B,
+        page_size: usize,
+        metrics: Arc<UfsMetrics>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            uri,
+            prefix: KeyPrefix::new(prefix),
+            backend,
+            page_size,
+            metrics,
+            warned: AtomicBool::new(false),
+        }))
+    }
+}
+
+#[async_trait]
+impl<B: Backend> Ufs for ObjectUfs<B> {
+    fn uri(&self) -> &str {
+        &self.0.uri
+    }
+
+    fn object_uri(&self, path: &str) -> String {
+        self.0.object_uri(path)
+    }
+
+    async fn stat(&self, path: &str) -> Result<Metadata, UfsError> {
+        self.0.stat(path).await
+    }
+
+    fn list(&self, dir: &str) -> EntryStream {
+        Arc::clone(&self.0).list(dir.to_owned())
+    }
+
+    async fn read(
+        &self,
+        path: &str,
+        version: &FileVersion,
+        range: Range<u64>,
+    ) -> Result<ByteStream, UfsError> {
+        if range.is_empty() {
+            return Ok(futures::stream::empty().boxed());
+        }
+        let key = self.0.key(Op::Read, path)?;
+        let len = range.end - range.start;
+        let stream = self.0.backend.get(&key, version, range).await?;
+        Ok(exactly(stream, len, self.0.object_uri(path)))
+    }
+
+    async fn read_link(&self, path: &str) -> Result<String, UfsError> {
+        Err(UfsError::new(
+            ErrorKind::Unsupported,
+            Op::ReadLink,
+            self.0.object_uri(path),
+            "this store has no symbolic links",
+        ))
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    fn object_uri(&self, path: &str) -> String {
+        match self.prefix.key(path) {
+            Some(key) => self.backend.uri_of(&key),
+            None => format!("{}/{path}", self.uri),
+        }
+    }
+
+    async fn stat(&self, path: &str) -> Result<Metadata, UfsError> {
+        if path.is_empty() {
+            return Ok(Metadata::directory());
+        }
+        let key = self.key(Op::Stat, path)?;
+        let below = format!("{key}/");
+        let (object, below) =
+            futures::try_join!(self.backend.head(&key), self.backend.page(&below, None, 1))?;
+        if below.has_keys() {
+            return Ok(Metadata::directory());
+        }
+        match object {
+            Some(object) => Ok(Metadata::file(object.size, object.version, object.mtime)),
+            None => Err(self.not_found(Op::Stat, path)),
+        }
+    }
+
+    fn list(self: Arc<Self>, dir: String) -> EntryStream {
+        let below = match self.directory(&dir) {
+            Ok(below) => below,
+            Err(error) => return futures::stream::iter([Err(error)]).boxed(),
+        };
+        let state = Listing {
+            pager: Pager::new(&below),
+            inner: self,
+            dir,
+            below,
+            next: Next::First,
+        };
+        futures::stream::try_unfold(state, |mut state| async move {
+            let token = match std::mem::replace(&mut state.next, Next::Done) {
+                Next::First => None,
+                Next::After(token) => Some(token),
+                Next::Done => return Ok(None),
+            };
+            let inner = &state.inner;
+            let raw = inner
+                .backend
+                .page(&state.below, token, inner.page_size)
+                .await?;
+            if let Some(token) = &raw.next {
+                state.next = Next::After(token.clone());
+            }
+            let page = state.pager.take(raw);
+            inner.note_hidden(&state.dir, page.hidden);
+            if matches!(state.next, Next::Done) && !state.pager.exists() && !state.dir.is_empty() {
+                return Err(inner.not_found(Op::List, &state.dir));
+            }
+            Ok(Some((page.entries, state)))
+        })
+        .boxed()
+    }
+
+    /// The key at `path`: `Invalid` for a malformed path, `NotFound` for one that no key
+    /// that can be shown maps to.
+    fn key(&self, op: Op, path: &str) -> Result<String, UfsError> {
+        self.check(op, path)?;
+        self.prefix
+            .key(path)
+            .ok_or_else(|| self.not_found(op, path))
+    }
+
+    fn directory(&self, path: &str) -> Result<String, UfsError> {
+        self.check(Op::List, path)?;
+        self.prefix
+            .directory(path)
+            .ok_or_else(|| self.not_found(Op::List, path))
+    }
+
+    fn check(&self, op: Op, path: &str) -> Result<(), UfsError> {
+        if name::is_well_formed(path) {
+            return Ok(());
+        }
+        Err(UfsError::new(
+            ErrorKind::Invalid,
+            op,
+            format!("{}/{path}", self.uri),
+            "the path has empty, . or .. components",
+        ))
+    }
+
+    fn not_found(&self, op: Op, path: &str) -> UfsError {
+        UfsError::new(
+            ErrorKind::NotFound,
+            op,
+            self.object_uri(path),
+            "there is neither an object nor a directory",
+        )
+    }
+
+    fn note_hidden(&self, dir: &str, hidden: u64) {
+        if hidden == 0 {
+            return;
+        }
+        self.metrics.add_hidden_names(hidden);
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ufs = self.uri,
+                dir,
+                hidden,
+                "some keys cannot be shown as files and are hidden: names that are empty, . or \
+                 .., too long, with control characters, or objects beside a directory of the \
+                 same name; said once per mount, counted in millpond_ufs_hidden_names_total"
+            );
+        }
+    }
+}
+
+struct Listing<B> {
+    inner: Arc<Inner<B>>,
+    dir: String,
+    below: String,
+    pager: Pager,
+    next: Next,
+}
+
+enum Next {
+    First,
+    After(String),
+    Done,
+}
+
+impl<B: Backend> fmt::Debug for ObjectUfs<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectUfs")
+            .field("uri", &self.0.uri)
+            .field("backend", &self.0.backend)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,67 @@
+//! What an object store must do for us.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use millpond_proto::FileVersion;
+
+use crate::error::UfsError;
+use crate::ufs::ByteStream;
+
+/// A flat space of keys. Knows nothing of files, directories or mounts.
+#[async_trait]
+pub(crate) trait Backend: Debug + Send + Sync + 'static {
+    /// The canonical URI of the object with `key`, in this store and no other.
+    fn uri_of(&self, key: &str) -> String;
+
+    /// Up to `max` keys and common prefixes (delimiter `/`) that begin with `prefix`, in
+    /// byte order, after the page that gave `token`.
+    async fn page(
+        &self,
+        prefix: &str,
+        token: Option<String>,
+        max: usize,
+    ) -> Result<RawPage, UfsError>;
+
+    /// What is at `key`; `None` if there is nothing.
+    async fn head(&self, key: &str) -> Result<Option<ObjectMeta>, UfsError>;
+
+    /// The bytes `range`, which is not empty, of the object at `key` in `version`. The
+    /// caller counts them.
+    async fn get(
+        &self,
+        key: &str,
+        version: &FileVersion,
+        range: Range<u64>,
+    ) -> Result<ByteStream, UfsError>;
+}
+
+/// One object of a listing or a HEAD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ObjectMeta {
+    pub(crate) key: String,
+    pub(crate) size: u64,
+    pub(crate) version: Option<FileVersion>,
+    pub(crate) mtime: Option<SystemTime>,
+}
+
+/// One page of keys as the store gave it.
+#[derive(Debug, Default)]
+pub(crate) struct RawPage {
+    pub(crate) objects: Vec<ObjectMeta>,
+    /// Common prefixes, each ending in `/`.
+    pub(crate) prefixes: Vec<String>,
+    /// Keys and prefixes that the backend itself left out because they cannot be shown.
+    pub(crate) hidden: u64,
+    /// How to get the next page; `None` after the last.
+    pub(crate) next: Option<String>,
+}
+
+impl RawPage {
+    /// Whether any key begins with the prefix, shown or not.
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.objects.is_empty() || !self.prefixes.is_empty() || self.hidden > 0
+    }
+}

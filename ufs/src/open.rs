@@ -1,0 +1,69 @@
+//! From a URI and its options to a driver with its layers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millpond_proto::ErrorKind;
+
+use crate::context::UfsContext;
+use crate::error::{Op, UfsError};
+use crate::layer::{Deadline, Limited, Metered};
+use crate::local::LocalUfs;
+use crate::memory::MemoryStore;
+use crate::object::ObjectUfs;
+use crate::options::{OptionSet, Patience};
+use crate::ufs::Ufs;
+use crate::uri::{Scheme, UfsUri};
+
+/// Opens the under-store at `uri` with `options` (see
+/// [`known_options`](crate::known_options)): parses both, finds the credentials, builds the
+/// driver. Nothing is asked over the network yet; [`probe`](crate::probe) does that. A local
+/// directory must exist.
+///
+/// # Errors
+/// `Invalid` for a malformed URI, an unknown option or a wrong value; `NotFound` for a local
+/// directory, profile or credentials file that does not exist; `Denied` where one cannot be
+/// read.
+pub async fn open(
+    uri: &str,
+    options: &BTreeMap<String, String>,
+    context: UfsContext,
+) -> Result<Arc<dyn Ufs>, UfsError> {
+    let parsed = UfsUri::parse(uri).map_err(|error| {
+        // The text may hold what its writer thought to be credentials: it is shown only up
+        // to where those could begin.
+        let shown = match uri.contains('@') || uri.contains('?') {
+            true => uri.split("://").next().unwrap_or_default(),
+            false => uri,
+        };
+        UfsError::new(ErrorKind::Invalid, Op::Open, shown, error.to_string())
+    })?;
+    let options = OptionSet::new(parsed.to_string(), parsed.scheme(), options)?;
+    let patience = Patience::of(&options)?;
+    let concurrency = options.number("concurrency", context.concurrency, 1, MAX_CONCURRENCY)?;
+
+    let driver: Arc<dyn Ufs> = match parsed.scheme() {
+        Scheme::File => Arc::new(LocalUfs::open(&parsed).await?),
+        Scheme::Memory => Arc::new(ObjectUfs::new(
+            parsed.to_string(),
+            parsed.root(),
+            MemoryStore::named(parsed.authority()),
+            options.number("page_size", 1000, 1, 1000)?,
+            Arc::clone(&context.metrics),
+        )),
+        Scheme::Http | Scheme::S3 | Scheme::Gcs | Scheme::Azure => {
+            return Err(UfsError::new(
+                ErrorKind::Unsupported,
+                Op::Open,
+                options.uri(),
+                "soon",
+            ));
+        }
+    };
+    let driver = Arc::new(Deadline::new(driver, patience.timeout));
+    let driver = Arc::new(Limited::new(driver, concurrency, patience.timeout));
+    Ok(Arc::new(Metered::new(driver, context.metrics)))
+}
+
+/// Beyond this a store is not helped by more, and sockets run out.
+const MAX_CONCURRENCY: usize = 65_536;
