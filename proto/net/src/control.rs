@@ -1,0 +1,16 @@
+//! The coordinator as its callers see it.
+//!
+//! [`ControlClient`] makes single calls, trying every coordinator it was told of;
+//! [`ViewWatch`] follows the cluster view for the life of a process and starts from the
+//! last one on disk when no coordinator answers.
+
+mod client;
+mod routing;
+mod types;
+mod view_file;
+mod watch;
+
+pub use client::{ControlClient, ControlConfig};
+pub use routing::Routing;
+pub use types::{Certified, ClusterStatus, JoinRequest, Joined, NodeStatus};
+pub use watch::{ViewWatch, WatchConfig};

@@ -1,0 +1,402 @@
+//! Single calls to whichever coordinator answers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use millpond_proto::wire::{pb, status};
+use millpond_proto::{ErrorKind, Mount, MountPath, NodeId, NodeStats};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status, Streaming};
+
+use super::types::{Certified, ClusterStatus, JoinRequest, Joined};
+use crate::NetError;
+
+type Stub = pb::control_client::ControlClient<Channel>;
+
+/// How patient a [`ControlClient`] is.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// How long one connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long one coordinator may take to answer one call.
+    pub call_timeout: Duration,
+    /// How long a call goes on trying while no coordinator answers. Every coordinator is
+    /// tried at least once.
+    pub patience: Duration,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            call_timeout: Duration::from_secs(5),
+            patience: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Calls coordinators: the one that answered last first, then the others. Cheap to clone.
+#[derive(Clone)]
+pub struct ControlClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    coordinators: Vec<(String, Stub)>,
+    /// Index of the one that answered last.
+    preferred: AtomicUsize,
+    config: ControlConfig,
+}
+
+impl ControlClient {
+    /// A client of the coordinators at `addrs` (`host:port` each). Connects when first used.
+    /// Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no address or one is malformed.
+    pub fn new(addrs: Vec<String>) -> Result<Self, NetError> {
+        Self::with_config(addrs, ControlConfig::default())
+    }
+
+    /// The same with other patience.
+    ///
+    /// # Errors
+    /// Like [`new`](Self::new).
+    pub fn with_config(addrs: Vec<String>, config: ControlConfig) -> Result<Self, NetError> {
+        if addrs.is_empty() {
+            return Err(NetError::Address {
+                addr: String::new(),
+                why: "at least one is needed".into(),
+            });
+        }
+        let coordinators = addrs
+            .into_iter()
+            .map(|addr| Ok((addr.clone(), stub(&addr, &config)?)))
+            .collect::<Result<_, NetError>>()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                coordinators,
+                preferred: AtomicUsize::new(0),
+                config,
+            }),
+        })
+    }
+
+    /// The addresses, as given.
+    pub fn addrs(&self) -> impl Iterator<Item = &str> {
+        self.shared
+            .coordinators
+            .iter()
+            .map(|(addr, _)| addr.as_str())
+    }
+
+    /// Enters the cluster, or returns to it.
+    ///
+    /// # Errors
+    /// `Unavailable` when no coordinator answers; the coordinator's kind when it refuses
+    /// (`Stale` or `Invalid` for a data directory of another cluster).
+    pub async fn join(&self, request: &JoinRequest) -> Result<Joined, NetError> {
+        let request = pb::JoinRequest::from(request);
+        let response = self
+            .call("join", async |mut stub| stub.join(request.clone()).await)
+            .await?;
+        Ok(response.try_into()?)
+    }
+
+    /// Says that the node lives and what it counted; answers the present view's version.
+    ///
+    /// # Errors
+    /// `Stale` when the node must join again; `Unavailable` when no coordinator answers.
+    pub async fn heartbeat(
+        &self,
+        node: NodeId,
+        incarnation: u64,
+        stats: NodeStats,
+    ) -> Result<u64, NetError> {
+        let request = pb::HeartbeatRequest {
+            node_id: node.0,
+            incarnation,
+            stats: Some(stats.into()),
+        };
+        let response = self
+            .call("heartbeat", async |mut stub| {
+                stub.heartbeat(request.clone()).await
+            })
+            .await?;
+        Ok(response.version)
+    }
+
+    /// Leaves in good order.
+    ///
+    /// # Errors
+    /// `Stale` when the node is not this incarnation's any more; `Unavailable` when no
+    /// coordinator answers.
+    pub async fn leave(&self, node: NodeId, incarnation: u64) -> Result<(), NetError> {
+        let request = pb::LeaveRequest {
+            node_id: node.0,
+            incarnation,
+        };
+        self.call("leave", async |mut stub| stub.leave(request.clone()).await)
+            .await?;
+        Ok(())
+    }
+
+    /// Gets a client certificate for the key in a certificate request.
+    ///
+    /// # Errors
+    /// `Denied` when the coordinator gives none to this host; `Unavailable` when no
+    /// coordinator answers.
+    pub async fn certify(&self, csr_pem: &str) -> Result<Certified, NetError> {
+        let request = pb::CertifyRequest {
+            role: pb::Role::Client.into(),
+            csr_pem: csr_pem.to_owned(),
+        };
+        let response = self
+            .call("certify", async |mut stub| {
+                stub.certify(request.clone()).await
+            })
+            .await?;
+        Ok(response.try_into()?)
+    }
+
+    /// The view and what each node last said of itself.
+    ///
+    /// # Errors
+    /// `Unavailable` when no coordinator answers.
+    pub async fn status(&self) -> Result<ClusterStatus, NetError> {
+        let response = self
+            .call("status", async |mut stub| {
+                stub.status(pb::StatusRequest {}).await
+            })
+            .await?;
+        Ok(response.try_into()?)
+    }
+
+    /// Binds a UFS to a path.
+    ///
+    /// # Errors
+    /// `Invalid` when the path is taken or the coordinator finds the UFS wrong;
+    /// `Unavailable` when no coordinator answers.
+    pub async fn add_mount(
+        &self,
+        path: &MountPath,
+        ufs: &str,
+        options: BTreeMap<String, String>,
+    ) -> Result<Mount, NetError> {
+        let request = pb::AddMountRequest {
+            path: path.to_string(),
+            ufs: ufs.to_owned(),
+            options,
+        };
+        let response = self
+            .call("add mount", async |mut stub| {
+                stub.add_mount(request.clone()).await
+            })
+            .await?;
+        mount(response)
+    }
+
+    /// Sets and removes options of the mount at `path`.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such mount; `Unavailable` when no coordinator answers.
+    pub async fn update_mount(
+        &self,
+        path: &MountPath,
+        set: BTreeMap<String, String>,
+        unset: Vec<String>,
+    ) -> Result<Mount, NetError> {
+        let request = pb::UpdateMountRequest {
+            path: path.to_string(),
+            set,
+            unset,
+        };
+        let response = self
+            .call("update mount", async |mut stub| {
+                stub.update_mount(request.clone()).await
+            })
+            .await?;
+        mount(response)
+    }
+
+    /// Removes the mount at `path` and returns it.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such mount; `Unavailable` when no coordinator answers.
+    pub async fn remove_mount(&self, path: &MountPath) -> Result<Mount, NetError> {
+        let request = pb::RemoveMountRequest {
+            path: path.to_string(),
+        };
+        let response = self
+            .call("remove mount", async |mut stub| {
+                stub.remove_mount(request.clone()).await
+            })
+            .await?;
+        mount(response)
+    }
+
+    /// Opens the stream of views at one coordinator that answers, each tried once.
+    pub(super) async fn watch(&self) -> Result<(String, Streaming<pb::View>), NetError> {
+        self.round("watch", async |mut stub: Stub| {
+            stub.watch(pb::WatchRequest {}).await
+        })
+        .await
+        .map_err(|failed| failed.into_error(self, "watch", Duration::ZERO))
+    }
+
+    /// Makes one call until somebody answers or patience ends.
+    async fn call<T>(
+        &self,
+        doing: &'static str,
+        call: impl AsyncFn(Stub) -> Result<Response<T>, Status>,
+    ) -> Result<T, NetError> {
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let failed = match self.round(doing, &call).await {
+                Ok((_, response)) => return Ok(response),
+                Err(failed) => failed,
+            };
+            let left = self.shared.config.patience.saturating_sub(start.elapsed());
+            if failed.is_final() || left.is_zero() {
+                return Err(failed.into_error(self, doing, start.elapsed()));
+            }
+            sleep(jittered(pause).min(left)).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// Asks each coordinator once, the preferred one first, until one answers.
+    async fn round<T>(
+        &self,
+        doing: &'static str,
+        call: impl AsyncFn(Stub) -> Result<Response<T>, Status>,
+    ) -> Result<(String, T), Failed> {
+        let all = &self.shared.coordinators;
+        let first = self.shared.preferred.load(Ordering::Relaxed);
+        let mut last = String::new();
+        for step in 0..all.len() {
+            let index = (first + step) % all.len();
+            let (addr, stub) = &all[index];
+            match timeout(self.shared.config.call_timeout, call(stub.clone())).await {
+                Ok(Ok(response)) => {
+                    self.shared.preferred.store(index, Ordering::Relaxed);
+                    return Ok((addr.clone(), response.into_inner()));
+                }
+                Ok(Err(status)) => {
+                    let kind = status::from_grpc(status.code());
+                    if !try_another(kind) {
+                        return Err(Failed::Answered(NetError::Control {
+                            doing,
+                            addr: addr.clone(),
+                            kind,
+                            message: status.message().to_owned(),
+                        }));
+                    }
+                    last = describe(addr, &status);
+                }
+                Err(_) => {
+                    let limit = self.shared.config.call_timeout;
+                    last = format!("{addr}: no answer within {}s", limit.as_secs_f32());
+                }
+            }
+        }
+        Err(Failed::NobodyAnswered(last))
+    }
+}
+
+impl fmt::Debug for ControlClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.addrs()).finish()
+    }
+}
+
+/// Why a round of calls failed.
+enum Failed {
+    /// Somebody answered with an error.
+    Answered(NetError),
+    /// Nobody answered; what the last one tried did instead.
+    NobodyAnswered(String),
+}
+
+impl Failed {
+    const fn is_final(&self) -> bool {
+        matches!(self, Self::Answered(_))
+    }
+
+    fn into_error(self, client: &ControlClient, doing: &'static str, after: Duration) -> NetError {
+        match self {
+            Self::Answered(error) => error,
+            Self::NobodyAnswered(last) => NetError::NoCoordinator {
+                doing,
+                tried: client.addrs().collect::<Vec<_>>().join(", "),
+                after,
+                last,
+            },
+        }
+    }
+}
+
+/// Half to one and a half times `pause`: many processes do not return in step.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + rand::random::<f64>())
+}
+
+/// Whether another coordinator, or the same one later, may do better.
+const fn try_another(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy
+    )
+}
+
+/// A status with the cause below it, which tonic keeps apart from the message.
+fn describe(addr: &str, status: &Status) -> String {
+    let mut text = format!("{addr}: {}", status.message());
+    let mut source = std::error::Error::source(status);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn stub(addr: &str, config: &ControlConfig) -> Result<Stub, NetError> {
+    let wrong = |why: String| NetError::Address {
+        addr: addr.to_owned(),
+        why,
+    };
+    let (host, port) = addr
+        .rsplit_once(':')
+        .ok_or_else(|| wrong("the port is missing".into()))?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(wrong("the host is empty or the port is no number".into()));
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+        .map_err(|e| wrong(e.to_string()))?
+        .connect_timeout(config.connect_timeout)
+        .tcp_nodelay(true)
+        // Finds out that a coordinator is gone while a watch waits for the next view.
+        .http2_keep_alive_interval(Duration::from_secs(3))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true);
+    let stub = Stub::new(endpoint.connect_lazy());
+    Ok(stub.max_decoding_message_size(MAX_VIEW_LEN))
+}
+
+/// A view of ten thousand mounts and a thousand nodes fits.
+const MAX_VIEW_LEN: usize = 64 << 20;
+
+fn mount(response: pb::MountResponse) -> Result<Mount, NetError> {
+    let mount = response.mount.ok_or_else(|| {
+        NetError::Message(millpond_proto::wire::BadMessage(
+            "answer without a mount".into(),
+        ))
+    })?;
+    Ok(mount.try_into()?)
+}
