@@ -1,1 +1,42 @@
-//! Under construction.
+//! The kernel adapter: FUSE requests in, replies out, errno. Nothing else.
+//!
+//! Everything that knows about blocks, caches, peers and stores is behind
+//! [`millpond_client::FileSystem`]. This package keeps what the kernel makes a file system
+//! keep: inode numbers with their lookup counts, open handles, directory cursors and which
+//! version's pages the kernel may hold.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`mounted`] | [`MountedFs`]: one live mount, from checks to unmount |
+//! | [`options`] | [`MountOptions`] |
+//! | [`preflight`] | what is checked before a mount, each with an error that says what to do |
+//! | [`unmount`] | taking a mount away: clean, lazy or forced |
+//! | [`mountinfo`] | the kernel's list of mounts |
+//! | [`errno`] | the one table from error kind to errno |
+//! | [`metrics`] | [`FuseMetrics`] |
+//! | `adapter` | the kernel calls, one short function each |
+//! | `inode` | inode numbers, lookup counts, which version an inode stands for |
+//! | `dir` | directory cursors with bounded memory |
+//!
+//! Invariants about what is absent: no path is stored twice (an inode knows its parent and
+//! its own name), no request waits on a fuser thread for anything slower than memory, no
+//! lock is held across an await, no handler sends a page invalidation.
+
+mod adapter;
+mod attr;
+mod dir;
+pub mod errno;
+mod handles;
+mod inode;
+mod kernel;
+pub mod metrics;
+pub mod mounted;
+pub mod mountinfo;
+pub mod options;
+pub mod preflight;
+mod shared;
+pub mod unmount;
+
+pub use metrics::FuseMetrics;
+pub use mounted::{MountError, MountStats, MountedFs, Unmounted};
+pub use options::MountOptions;

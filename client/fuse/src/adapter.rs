@@ -1,0 +1,506 @@
+//! The kernel's calls, one short function each: what is at hand is answered here, the rest
+//! becomes a task that owns its reply.
+
+mod directory;
+mod file;
+mod read_only;
+mod xattr;
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
+};
+
+use crate::metrics::{Op, Outcome};
+use crate::shared::{Shared, errno_logged};
+
+/// Translates between the kernel and the client's file system.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    shared: Arc<Shared>,
+}
+
+impl Adapter {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        negotiate(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let shared = Arc::clone(&self.shared);
+        let timer = shared.metrics.start(Op::Lookup);
+        let path = name.to_str().ok_or(Errno::ENOENT).and_then(|name| {
+            let path = shared.inodes.lock().child_path(parent.0, name);
+            Ok((name, path.ok_or(Errno::ESTALE)?))
+        });
+        let (name, path) = match path {
+            Ok(path) => path,
+            Err(errno) => {
+                timer.finish(Outcome::Error);
+                return reply.error(errno);
+            }
+        };
+        if let Some(attr) = shared.fs.stat_cached(&path) {
+            return shared.reply_entry(parent.0, name, Ok(attr), reply, timer, Outcome::Hit);
+        }
+        let name = name.to_owned();
+        let task = Arc::clone(&shared);
+        shared.run(async move {
+            let found = task.fs.stat(&path).await;
+            task.reply_entry(parent.0, &name, found, reply, timer, Outcome::Miss);
+        });
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        let timer = self.shared.metrics.start(Op::Forget);
+        let mut inodes = self.shared.inodes.lock();
+        inodes.forget(ino.0, nlookup);
+        self.shared.metrics.inodes.set(inodes.len() as i64);
+        drop(inodes);
+        timer.finish(Outcome::Hit);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let shared = Arc::clone(&self.shared);
+        let timer = shared.metrics.start(Op::Getattr);
+        let pinned = shared.inodes.lock().pinned(ino.0);
+        if let Some(attr) = pinned {
+            timer.finish(Outcome::Hit);
+            return reply.attr(&shared.ttl, &attr);
+        }
+        let path = match shared.path(ino) {
+            Ok(path) => path,
+            Err(errno) => {
+                timer.finish(Outcome::Error);
+                return reply.error(errno);
+            }
+        };
+        let cached = shared.fs.stat_cached(&path);
+        let task = Arc::clone(&shared);
+        let answer = async move {
+            let (found, outcome) = match cached {
+                Some(attr) => (Ok(attr), Outcome::Hit),
+                None => (task.fs.stat(&path).await, Outcome::Miss),
+            };
+            let found = found
+                .map_err(|error| errno_logged("getattr", &error))
+                .and_then(|attr| task.attributes(ino.0, &attr));
+            match found {
+                Ok(attr) => {
+                    timer.finish(outcome);
+                    reply.attr(&task.ttl, &attr);
+                }
+                Err(errno) => {
+                    timer.finish(Outcome::Error);
+                    reply.error(errno);
+                }
+            }
+        };
+        shared.run(answer);
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let shared = Arc::clone(&self.shared);
+        let timer = shared.metrics.start(Op::Readlink);
+        let task = Arc::clone(&shared);
+        shared.run(async move {
+            let target = match task.path(ino) {
+                Ok(path) => task.fs.read_link(&path).await,
+                Err(errno) => {
+                    timer.finish(Outcome::Error);
+                    return reply.error(errno);
+                }
+            };
+            match target {
+                Ok(target) => {
+                    timer.finish(Outcome::Miss);
+                    reply.data(target.as_bytes());
+                }
+                Err(error) => {
+                    timer.finish(Outcome::Error);
+                    reply.error(errno_logged("readlink", &error));
+                }
+            }
+        });
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        file::open(&self.shared, ino, flags, reply);
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        file::read(&self.shared, fh, offset, size, reply);
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // Nothing is ever dirty; the kernel does not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        file::release(&self.shared, fh, reply);
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        directory::open(&self.shared, ino, reply);
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        directory::read(&self.shared, ino, fh, offset, reply, Op::Readdir);
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        directory::read(&self.shared, ino, fh, offset, reply, Op::Readdirplus);
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.shared.dirs.remove(fh.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let timer = self.shared.metrics.start(Op::Statfs);
+        let figures = self.shared.fs.statfs();
+        timer.finish(Outcome::Hit);
+        // Nothing is free: nothing can be written. How many bytes and files the stores hold
+        // is not known; the size is what the tier can hold.
+        let blocks = figures.capacity / STATFS_BLOCK;
+        let (bsize, namelen) = (STATFS_BLOCK as u32, 255);
+        reply.statfs(blocks, 0, 0, 0, 0, bsize, namelen, bsize);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        xattr::get(&self.shared, ino, name, size, reply);
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        xattr::list(&self.shared, ino, size, reply);
+    }
+
+    /// Not called while `default_permissions` lets the kernel check modes itself.
+    fn access(&self, _req: &Request, _ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        if mask.contains(AccessFlags::W_OK) {
+            return reply.error(Errno::EROFS);
+        }
+        reply.ok();
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        // The kernel then treats files as having no holes.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn poll(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _ph: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn mknod(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn mkdir(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn rmdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn symlink(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _link_name: &OsStr,
+        _target: &Path,
+        reply: ReplyEntry,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        _fh_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _fh_out: FileHandle,
+        _offset_out: u64,
+        _len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    }
+}
+
+/// Asks the kernel for what it can do; what an older kernel lacks is done without.
+fn negotiate(config: &mut KernelConfig) {
+    let wanted = [
+        InitFlags::FUSE_ASYNC_READ,
+        InitFlags::FUSE_PARALLEL_DIROPS,
+        InitFlags::FUSE_DO_READDIRPLUS,
+        InitFlags::FUSE_READDIRPLUS_AUTO,
+        InitFlags::FUSE_MAX_PAGES,
+        InitFlags::FUSE_CACHE_SYMLINKS,
+        // Pages go when an open finds another version, and only then: with the default the
+        // kernel would also drop them when a listing shows another time.
+        InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+    ];
+    for flag in wanted {
+        if config.add_capabilities(flag).is_err() {
+            tracing::debug!(?flag, "the kernel lacks a FUSE capability");
+        }
+    }
+    // The nearest possible value is as good.
+    let _ = config.set_max_write(MAX_REQUEST);
+    let _ = config.set_max_background(MAX_BACKGROUND);
+    let _ = config.set_congestion_threshold(MAX_BACKGROUND * 3 / 4);
+}
+
+/// The largest request: a piece of a block that never crosses one.
+const MAX_REQUEST: u32 = 1 << 20;
+
+/// Requests that the kernel sends ahead of readers (readahead) at one time.
+const MAX_BACKGROUND: u16 = 64;
+
+const STATFS_BLOCK: u64 = 4096;

@@ -1,0 +1,131 @@
+//! From the client's attributes to the kernel's.
+
+use std::time::SystemTime;
+
+use fuser::{FileAttr, FileType, INodeNo};
+use millpond_client::{Attr, FileKind};
+
+use crate::options::MountOptions;
+
+/// Fills in what stores lack.
+#[derive(Debug, Clone)]
+pub(crate) struct AttrStyle {
+    uid: u32,
+    gid: u32,
+    file_mode: u32,
+    dir_mode: u32,
+    /// The time of things that have none: when the mount was made.
+    epoch: SystemTime,
+}
+
+impl AttrStyle {
+    pub(crate) fn new(options: &MountOptions, now: SystemTime) -> Self {
+        Self {
+            uid: options.uid,
+            gid: options.gid,
+            file_mode: options.file_mode & !options.umask & PERMISSIONS,
+            dir_mode: options.dir_mode & !options.umask & PERMISSIONS,
+            epoch: now,
+        }
+    }
+
+    pub(crate) fn file_attr(&self, ino: u64, attr: &Attr) -> FileAttr {
+        let kind = file_type(attr.kind);
+        let mode = attr.mode.unwrap_or(match kind {
+            FileType::Directory => self.dir_mode,
+            FileType::Symlink => 0o777,
+            _ => self.file_mode,
+        });
+        let time = attr.mtime.unwrap_or(self.epoch);
+        FileAttr {
+            ino: INodeNo(ino),
+            size: attr.size,
+            blocks: attr.size.div_ceil(512),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind,
+            perm: (mode & PERMISSIONS) as u16,
+            // One, also for directories: the number of subdirectories is not known, and 2
+            // would tell old `find`s that there is none.
+            nlink: 1,
+            uid: attr.uid.unwrap_or(self.uid),
+            gid: attr.gid.unwrap_or(self.gid),
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+}
+
+pub(crate) const fn file_type(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::File => FileType::RegularFile,
+        FileKind::Directory => FileType::Directory,
+        FileKind::Symlink => FileType::Symlink,
+    }
+}
+
+const PERMISSIONS: u32 = 0o7777;
+
+/// `st_blksize`: what buffered readers use as their buffer's size.
+const BLOCK_SIZE: u32 = 128 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn attr(kind: FileKind, size: u64) -> Attr {
+        Attr {
+            kind,
+            size,
+            mtime: None,
+            mode: None,
+            uid: None,
+            gid: None,
+            version: None,
+            file_id: None,
+            mount: None,
+            ufs_uri: Arc::from(""),
+        }
+    }
+
+    fn style() -> AttrStyle {
+        let options = MountOptions {
+            uid: 7,
+            gid: 8,
+            file_mode: 0o666,
+            dir_mode: 0o777,
+            umask: 0o027,
+            ..MountOptions::default()
+        };
+        AttrStyle::new(&options, SystemTime::UNIX_EPOCH + Duration::from_secs(5))
+    }
+
+    #[test]
+    fn what_the_store_lacks_comes_from_the_options() {
+        let file = style().file_attr(9, &attr(FileKind::File, 1025));
+        assert_eq!((file.ino, file.uid, file.gid), (INodeNo(9), 7, 8));
+        assert_eq!(file.perm, 0o640);
+        assert_eq!((file.size, file.blocks), (1025, 3));
+        assert_eq!(file.mtime, SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+        let dir = style().file_attr(9, &attr(FileKind::Directory, 0));
+        assert_eq!((dir.kind, dir.perm), (FileType::Directory, 0o750));
+    }
+
+    #[test]
+    fn what_the_store_has_wins() {
+        let mut real = attr(FileKind::File, 1);
+        real.mode = Some(0o104_755);
+        real.uid = Some(0);
+        real.gid = Some(1);
+        real.mtime = Some(SystemTime::UNIX_EPOCH);
+        let file = style().file_attr(9, &real);
+        assert_eq!((file.perm, file.uid, file.gid), (0o4755, 0, 1));
+        assert_eq!(file.mtime, SystemTime::UNIX_EPOCH);
+    }
+}

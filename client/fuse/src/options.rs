@@ -1,0 +1,93 @@
+//! How a mount looks to its users.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics::FuseMetrics;
+
+/// How a mount looks: owners and modes where the store has none, who may use it, how long
+/// the kernel believes what it was told.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// Owner of everything whose store knows no owner; the user of this process by default.
+    pub uid: u32,
+    /// Group of everything whose store knows no group; that of this process by default.
+    pub gid: u32,
+    /// Permission bits of files whose store knows none, before `umask`; 0644 by default.
+    pub file_mode: u32,
+    /// Permission bits of directories whose store knows none, before `umask`; 0755 by
+    /// default.
+    pub dir_mode: u32,
+    /// Bits taken away from `file_mode` and `dir_mode`; 0 by default.
+    pub umask: u32,
+    /// Users other than the one who mounts may use the mount, as far as modes let them.
+    /// Needs root, or `user_allow_other` in `/etc/fuse.conf`. Off by default.
+    pub allow_other: bool,
+    /// What `df` and `mount` show after `millpond:`, such as the UFS's URI.
+    pub fs_name: String,
+    /// How long the kernel believes names and attributes without asking again; 1 s by
+    /// default. The client's own cache comes on top: a change made in the store shows after
+    /// at most the sum of both.
+    pub metadata_ttl: Duration,
+    /// Threads that read requests from the kernel and answer hits, 1 to 64; by default the
+    /// number of CPUs, at least 2 and at most 4.
+    pub threads: usize,
+    /// The kernel's readahead for one sequential reader in KiB, set after mounting where
+    /// permitted; 0 leaves the kernel's default of 128 KiB. 4096 by default.
+    pub read_ahead_kb: u32,
+    /// Where the mount counts; metrics that nobody reads by default.
+    pub metrics: Option<Arc<FuseMetrics>>,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            file_mode: 0o644,
+            dir_mode: 0o755,
+            umask: 0,
+            allow_other: false,
+            fs_name: String::new(),
+            metadata_ttl: Duration::from_secs(1),
+            threads: cpus.clamp(2, 4),
+            read_ahead_kb: 4096,
+            metrics: None,
+        }
+    }
+}
+
+impl MountOptions {
+    /// The source that the kernel lists for the mount: `millpond`, or `millpond:` and
+    /// [`fs_name`](Self::fs_name). By it a mount is known to be ours.
+    pub(crate) fn source(&self) -> String {
+        // fusermount takes its options as one list separated by commas.
+        let name: String = self
+            .fs_name
+            .chars()
+            .map(|c| if c == ',' || c.is_control() { '_' } else { c })
+            .take(512)
+            .collect();
+        match name.as_str() {
+            "" => crate::unmount::SOURCE_PREFIX.to_owned(),
+            name => format!("{}:{name}", crate::unmount::SOURCE_PREFIX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_marks_the_mount_as_ours_and_is_one_option() {
+        let named = |name: &str| MountOptions {
+            fs_name: name.to_owned(),
+            ..MountOptions::default()
+        };
+        assert_eq!(named("").source(), "millpond");
+        assert_eq!(named("s3://b/p").source(), "millpond:s3://b/p");
+        assert_eq!(named("a,rw\nb").source(), "millpond:a_rw_b");
+    }
+}

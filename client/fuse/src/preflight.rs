@@ -1,0 +1,153 @@
+//! What is checked before a mount, so that each obstacle gets a message that says what to do.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::mounted::MountError;
+use crate::mountinfo;
+
+/// Whether a FUSE mount can be made by this process at all.
+///
+/// # Errors
+/// [`MountError::NoDevice`] and [`MountError::DeviceDenied`].
+pub fn check_device() -> Result<(), MountError> {
+    let opened = OpenOptions::new().read(true).write(true).open(DEVICE);
+    match opened.map(drop) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(MountError::DeviceDenied { source: error })
+        }
+        Err(error) => Err(MountError::NoDevice { source: error }),
+    }
+}
+
+/// Whether something can be mounted at `dir`; returns its absolute path without links.
+///
+/// # Errors
+/// [`MountError::Missing`], [`MountError::NotADirectory`], [`MountError::NotEmpty`],
+/// [`MountError::AlreadyMounted`], [`MountError::Dead`], [`MountError::Unreadable`].
+pub fn check_mount_point(dir: &Path) -> Result<PathBuf, MountError> {
+    let unreadable = |source| MountError::Unreadable {
+        dir: dir.to_owned(),
+        source,
+    };
+    check_mounted(dir)?;
+    let metadata = match std::fs::metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(MountError::Missing {
+                dir: dir.to_owned(),
+            });
+        }
+        Err(error) if is_dead(&error) => {
+            return Err(MountError::Dead {
+                dir: dir.to_owned(),
+            });
+        }
+        other => other.map_err(unreadable)?,
+    };
+    if !metadata.is_dir() {
+        return Err(MountError::NotADirectory {
+            dir: dir.to_owned(),
+        });
+    }
+    let dir = dir.canonicalize().map_err(unreadable)?;
+    // The way there may have led through links.
+    check_mounted(&dir)?;
+    match std::fs::read_dir(&dir).map_err(unreadable)?.next() {
+        None => Ok(dir),
+        Some(_) => Err(MountError::NotEmpty { dir }),
+    }
+}
+
+fn check_mounted(dir: &Path) -> Result<(), MountError> {
+    let Ok(place) = mountinfo::locate(dir) else {
+        // Its parent does not exist: the caller's own check says so.
+        return Ok(());
+    };
+    let entry = mountinfo::mount_at(&place).map_err(|source| MountError::Unreadable {
+        dir: place.clone(),
+        source,
+    })?;
+    match entry {
+        None => Ok(()),
+        Some(entry) if entry.fs_type.starts_with("fuse") && answers_dead(&place) => {
+            Err(MountError::Dead { dir: place })
+        }
+        Some(entry) => Err(MountError::AlreadyMounted {
+            dir: place,
+            source_name: entry.source,
+            fs_type: entry.fs_type,
+        }),
+    }
+}
+
+/// Whether the process behind the mount at `dir` is gone. A mount that does not answer in
+/// time counts as alive.
+fn answers_dead(dir: &Path) -> bool {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let dir = dir.to_owned();
+    let asked = std::thread::Builder::new().spawn(move || {
+        let dead = File::open(&dir)
+            .and_then(|file| file.metadata())
+            .is_err_and(|error| is_dead(&error));
+        let _ = sender.send(dead);
+    });
+    asked.is_ok() && receiver.recv_timeout(PATIENCE).unwrap_or(false)
+}
+
+/// "Transport endpoint is not connected".
+fn is_dead(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOTCONN | libc::ECONNABORTED)
+    )
+}
+
+const DEVICE: &str = "/dev/fuse";
+
+/// How long a mount may take to show that it is alive.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usable_mount_point_is_an_empty_directory() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("mnt");
+        let error = check_mount_point(&dir).unwrap_err();
+        assert!(matches!(error, MountError::Missing { .. }), "{error}");
+        let error = check_mount_point(&dir.join("below")).unwrap_err();
+        assert!(matches!(error, MountError::Missing { .. }), "{error}");
+
+        std::fs::write(&dir, "x").unwrap();
+        let error = check_mount_point(&dir).unwrap_err();
+        assert!(matches!(error, MountError::NotADirectory { .. }), "{error}");
+
+        std::fs::remove_file(&dir).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        assert_eq!(
+            check_mount_point(&dir).unwrap(),
+            dir.canonicalize().unwrap()
+        );
+
+        std::fs::write(dir.join("file"), "x").unwrap();
+        let error = check_mount_point(&dir).unwrap_err();
+        assert!(error.to_string().contains("empty directory"), "{error}");
+    }
+
+    #[test]
+    fn a_mount_point_in_use_is_refused_with_what_is_there() {
+        let error = check_mount_point(Path::new("/proc")).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            matches!(error, MountError::AlreadyMounted { .. }),
+            "{message}"
+        );
+        assert!(message.contains("proc"), "{message}");
+    }
+}

@@ -1,0 +1,205 @@
+//! What all requests of one mount share.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, Notifier, ReplyEntry};
+use millpond_client::{Attr, ClientError, FileHandle, FileSystem};
+use millpond_proto::ErrorKind;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+use crate::attr::{AttrStyle, file_type};
+use crate::dir::DirCursor;
+use crate::errno::errno_of;
+use crate::handles::Handles;
+use crate::inode::{InodeTable, Replaced};
+use crate::metrics::{FuseMetrics, OpTimer, Outcome};
+use crate::options::MountOptions;
+
+/// The state of one mount, and the helpers by which handlers answer.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) fs: FileSystem,
+    pub(crate) style: AttrStyle,
+    pub(crate) ttl: Duration,
+    pub(crate) inodes: Mutex<InodeTable>,
+    pub(crate) files: Handles<OpenFile>,
+    pub(crate) dirs: Handles<OpenDir>,
+    pub(crate) metrics: Arc<FuseMetrics>,
+    /// Set right after the session exists, before its first request.
+    pub(crate) notifier: OnceLock<Notifier>,
+    pub(crate) tasks: TaskTracker,
+    runtime: Handle,
+}
+
+/// A file handle that the kernel holds.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) ino: u64,
+    pub(crate) file: Arc<FileHandle>,
+}
+
+/// A directory handle that the kernel holds. The lock is held while the listing is waited
+/// for: two readers of one handle take turns, as the kernel makes them do anyway.
+#[derive(Debug)]
+pub(crate) struct OpenDir {
+    pub(crate) cursor: tokio::sync::Mutex<DirCursor>,
+}
+
+impl Shared {
+    pub(crate) fn new(fs: FileSystem, runtime: Handle, options: &MountOptions) -> Self {
+        let metrics = options.metrics.as_ref().map_or_else(
+            || Arc::new(FuseMetrics::new(&mut Default::default())),
+            Arc::clone,
+        );
+        Self {
+            fs,
+            style: AttrStyle::new(options, SystemTime::now()),
+            ttl: options.metadata_ttl,
+            inodes: Mutex::new(InodeTable::new()),
+            files: Handles::new(),
+            dirs: Handles::new(),
+            metrics,
+            notifier: OnceLock::new(),
+            tasks: TaskTracker::new(),
+            runtime,
+        }
+    }
+
+    /// Runs a request that may have to wait. It is tried once on this thread, so that what
+    /// is at hand is answered without a hop; the rest of it becomes a task.
+    pub(crate) fn run(&self, request: impl Future<Output = ()> + Send + 'static) {
+        let mut request = Box::pin(request);
+        let _runtime = self.runtime.enter();
+        match request
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(()) => {}
+            Poll::Pending => self.spawn(request),
+        }
+    }
+
+    /// Runs a request that is known to wait as a task.
+    pub(crate) fn spawn(&self, request: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(request, &self.runtime);
+    }
+
+    /// Looks up what the kernel is told about `name`, and counts the lookup.
+    pub(crate) fn remember(&self, parent: u64, name: &str, attr: &Attr) -> Result<FileAttr, Errno> {
+        let kind = file_type(attr.kind);
+        let mut inodes = self.inodes.lock();
+        let looked = inodes
+            .lookup(parent, name, kind, attr.file_id)
+            .ok_or(Errno::ESTALE)?;
+        self.metrics.inodes.set(inodes.len() as i64);
+        drop(inodes);
+        let fresh = || self.style.file_attr(looked.ino, attr);
+        Ok(looked.pinned.unwrap_or_else(fresh))
+    }
+
+    /// The attributes that the kernel is given for `ino`, whose path has `attr` now.
+    pub(crate) fn attributes(&self, ino: u64, attr: &Attr) -> Result<FileAttr, Errno> {
+        let kind = file_type(attr.kind);
+        match self.inodes.lock().attributes(ino, kind, attr.file_id) {
+            Ok(pinned) => Ok(pinned.unwrap_or_else(|| self.style.file_attr(ino, attr))),
+            // The kernel looks the name up again and asks for what it finds there.
+            Err(Replaced) => Err(Errno::ESTALE),
+        }
+    }
+
+    pub(crate) fn path(&self, ino: INodeNo) -> Result<String, Errno> {
+        self.inodes.lock().path(ino.0).ok_or(Errno::ESTALE)
+    }
+
+    /// Answers a lookup with what was found, counting it.
+    pub(crate) fn reply_entry(
+        &self,
+        parent: u64,
+        name: &str,
+        found: Result<Attr, ClientError>,
+        reply: ReplyEntry,
+        timer: OpTimer,
+        outcome: Outcome,
+    ) {
+        match found {
+            Ok(attr) => match self.remember(parent, name, &attr) {
+                Ok(attr) => {
+                    timer.finish(outcome);
+                    reply.entry(&self.ttl, &attr, GENERATION);
+                }
+                Err(errno) => {
+                    timer.finish(Outcome::Error);
+                    reply.error(errno);
+                }
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                timer.finish(Outcome::NotFound);
+                // Inode 0 is "there is nothing", believed for half the time.
+                reply.entry(&(self.ttl / 2), &nothing(), GENERATION);
+            }
+            Err(error) => {
+                timer.finish(Outcome::Error);
+                reply.error(errno_logged("lookup", &error));
+            }
+        }
+    }
+}
+
+/// The errno of a failure that is about to be the application's; logged here, once.
+pub(crate) fn errno_logged(op: &'static str, error: &ClientError) -> Errno {
+    let kind = error.kind();
+    match kind {
+        ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Unsupported => {
+            tracing::debug!(op, %error, "request failed");
+        }
+        ErrorKind::Stale => tracing::info!(op, %error, "file changed while it was open"),
+        ErrorKind::Busy
+        | ErrorKind::Unavailable
+        | ErrorKind::Timeout
+        | ErrorKind::Corrupt
+        | ErrorKind::Internal => {
+            tracing::warn!(op, error = %chain(error), "request failed");
+        }
+    }
+    errno_of(kind)
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn nothing() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: SystemTime::UNIX_EPOCH,
+        mtime: SystemTime::UNIX_EPOCH,
+        ctime: SystemTime::UNIX_EPOCH,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
+/// Inode numbers are not reused for other names, so one generation is enough.
+pub(crate) const GENERATION: Generation = Generation(0);
