@@ -1,1 +1,23 @@
-fn main() {}
+//! The `coordinator` binary.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use millpond_coordinator::{CoordinatorArgs, run_with_args};
+
+/// The control plane of a Millpond cluster: members, mounts, certificates.
+///
+/// Start it alone and it makes a cluster of its own: `coordinator`. Cache nodes then enter with
+/// `cache-node --join HOST:7000`. Its replicated log is in --data-dir; as long as that
+/// directory lives, nothing that was acknowledged is lost.
+#[derive(Parser)]
+#[command(name = "coordinator", version)]
+struct Cli {
+    #[command(flatten)]
+    args: CoordinatorArgs,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    millpond_process::run::main(run_with_args(cli.args))
+}
