@@ -1,1 +1,27 @@
-//! Under construction.
+//! Where a process keeps blocks: a memory tier, a disk tier, and both behind one [`Store`].
+//!
+//! Blocks are immutable: an id never stands for two contents, so nothing is ever
+//! invalidated, and losing a block costs a refill and nothing else. Every tier has a limit
+//! in bytes that holds at all times.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`block`] | [`Block`] and [`Hit`]: bytes with a checksum per page |
+//! | [`memory`] | [`MemoryTier`]: whole blocks in memory, weighed in bytes |
+//! | [`disk`] | [`DiskTier`]: one plain file per block |
+//! | [`store`] | [`Store`]: memory, then disk |
+//! | [`stats`] | what a store counts |
+
+pub mod block;
+pub mod disk;
+mod error;
+pub mod memory;
+pub mod stats;
+pub mod store;
+
+pub use block::{Block, Hit};
+pub use disk::{DiskConfig, DiskTier};
+pub use error::{Admission, Refusal, StoreError};
+pub use memory::MemoryTier;
+pub use stats::StoreStats;
+pub use store::{Store, StoreConfig};

@@ -1,0 +1,394 @@
+//! Blocks on disk: one plain file per block.
+//!
+//! ```text
+//! <dir>/millpond-store.json     format and cluster of the directory
+//! <dir>/lock                    locked by the process that has the directory open
+//! <dir>/tmp/…                   files being written
+//! <dir>/1f/a0/1fa0….17          block 17 of file 1fa0…
+//! ```
+//!
+//! A file holds the block's bytes from offset 0, so that its descriptor can be read, mapped,
+//! sent or passed as it is, and then the footer that `format.rs` describes.
+//!
+//! - A file is written under `tmp/`, then renamed: it is whole or not there.
+//! - Every page read is verified; a bad one drops the block.
+//! - All files together, those being written included, never exceed the capacity: what must
+//!   go is unlinked before what comes is written.
+//! - A restart finds every block again. Nothing is forced to the medium: after a power
+//!   failure the checksums tell what survived.
+
+mod format;
+mod health;
+mod index;
+mod layout;
+mod scan;
+
+use std::fmt;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use millpond_proto::{BlockId, ClusterId};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::block::{Block, Hit};
+use crate::error::{Admission, Refusal, StoreError};
+use crate::stats::DiskCounters;
+
+use format::ReadError;
+use health::Health;
+use index::{Entry, Index, State};
+use layout::Layout;
+
+/// Where a [`DiskTier`] is and how much it may use.
+#[derive(Debug, Clone)]
+pub struct DiskConfig {
+    /// The directory; created if it does not exist. Must be empty or a block directory.
+    pub dir: PathBuf,
+    /// The limit in bytes, counted in whole 4 KiB units as the file system does.
+    pub capacity: u64,
+    /// The cluster whose blocks these are; none for a standalone client.
+    pub cluster: Option<ClusterId>,
+    /// Reads at one time.
+    pub readers: usize,
+    /// Writes at one time.
+    pub writers: usize,
+}
+
+impl DiskConfig {
+    /// A tier at `dir` of at most `capacity` bytes.
+    pub const fn new(dir: PathBuf, capacity: u64, cluster: Option<ClusterId>) -> Self {
+        Self {
+            dir,
+            capacity,
+            cluster,
+            readers: 16,
+            writers: 4,
+        }
+    }
+}
+
+/// Blocks on disk. Cheap to clone; the last clone gives the directory free.
+#[derive(Clone)]
+pub struct DiskTier {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    layout: Layout,
+    capacity: u64,
+    index: Index,
+    /// Bytes of all files, those being written included. The lock also orders every change
+    /// of the index and of the names of block files.
+    ledger: Mutex<Ledger>,
+    health: Mutex<Health>,
+    counters: DiskCounters,
+    next_tmp: AtomicU64,
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+    /// Holds the lock on the directory.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    used: u64,
+}
+
+impl DiskTier {
+    /// Opens the directory, removes what an earlier process left half-written, and finds
+    /// the blocks in it; the oldest go if they are more than `capacity`. Blocks the thread:
+    /// for about a second per hundred thousand blocks.
+    ///
+    /// # Errors
+    /// - `Busy` when another process has the directory.
+    /// - `Invalid` when it belongs to another cluster, format, or somebody else.
+    /// - `Denied` or `Unavailable` when it cannot be used.
+    pub fn open(config: DiskConfig) -> Result<Self, StoreError> {
+        let layout = Layout::new(config.dir);
+        let lock = layout.claim(config.cluster.as_ref())?;
+        layout.clear_tmp()?;
+        let started = Instant::now();
+        let found = scan::scan(&layout)?;
+        let inner = Inner {
+            layout,
+            capacity: config.capacity,
+            index: Index::new(config.capacity),
+            ledger: Mutex::new(Ledger { used: 0 }),
+            health: Mutex::default(),
+            counters: DiskCounters::default(),
+            next_tmp: AtomicU64::new(0),
+            reads: Arc::new(Semaphore::new(config.readers.max(1))),
+            writes: Arc::new(Semaphore::new(config.writers.max(1))),
+            _lock: lock,
+        };
+        inner.restore(found);
+        debug!(
+            blocks = inner.index.len(),
+            bytes = inner.ledger.lock().used,
+            elapsed_ms = started.elapsed().as_millis() as u64,
+            "block directory scanned"
+        );
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Reads `len` bytes from `offset` of a block and verifies the pages that hold them.
+    /// None if the block is not held, the range is not within it, or it turned out to be
+    /// damaged (it is then dropped and counted).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost; a read that began is finished in the background.
+    pub async fn read(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
+        if !self.contains(id) {
+            return None;
+        }
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.inner.reads).acquire_owned().await.ok()?;
+        let (this, id) = (self.clone(), *id);
+        let read = tokio::task::spawn_blocking(move || {
+            let hit = this.read_blocking(&id, offset, len);
+            drop(permit);
+            hit
+        });
+        read.await.ok()?
+    }
+
+    /// Like [`read`](Self::read), on the calling thread.
+    pub fn read_blocking(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
+        self.inner.read(id, offset, len)
+    }
+
+    /// Writes a block, evicting others if need be.
+    ///
+    /// # Cancel safety
+    /// A write that began is finished in the background.
+    pub async fn write(&self, id: BlockId, block: Block) -> Admission {
+        let closed = Admission::Refused(Refusal::Closed);
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&self.inner.writes).acquire_owned().await else {
+            return closed;
+        };
+        let this = self.clone();
+        let write = tokio::task::spawn_blocking(move || {
+            let admission = this.write_blocking(id, &block);
+            drop(permit);
+            admission
+        });
+        write.await.unwrap_or(closed)
+    }
+
+    /// Like [`write`](Self::write), on the calling thread.
+    pub fn write_blocking(&self, id: BlockId, block: &Block) -> Admission {
+        let admission = self.inner.write(id, block);
+        match admission {
+            Admission::Refused(Refusal::Busy) => self.inner.counters.refused_busy.inc(),
+            Admission::Refused(_) => self.inner.counters.refused_error.inc(),
+            Admission::Accepted => self.inner.counters.writes.inc(),
+            Admission::Present => {}
+        }
+        admission
+    }
+
+    /// Whether the block is held and whole, as far as is known without reading it.
+    pub fn contains(&self, id: &BlockId) -> bool {
+        self.inner.index.is_ready(id)
+    }
+
+    /// Drops a block. Blocks the thread for one unlink.
+    pub fn remove(&self, id: &BlockId) {
+        let mut ledger = self.inner.ledger.lock();
+        if let Some(entry) = self.inner.index.remove(id) {
+            self.inner.discard(&mut ledger, id, &entry);
+        }
+    }
+
+    /// Bytes of all files; never above [`capacity`](Self::capacity).
+    pub fn used(&self) -> u64 {
+        self.inner.ledger.lock().used
+    }
+
+    /// The limit in bytes.
+    pub fn capacity(&self) -> u64 {
+        self.inner.capacity
+    }
+
+    /// Blocks held, those being written included.
+    pub fn blocks(&self) -> u64 {
+        self.inner.index.len()
+    }
+
+    pub(crate) fn counters(&self) -> &DiskCounters {
+        &self.inner.counters
+    }
+}
+
+impl fmt::Debug for DiskTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskTier")
+            .field("dir", &self.inner.layout.dir())
+            .field("used", &self.used())
+            .field("capacity", &self.inner.capacity)
+            .finish()
+    }
+}
+
+impl Inner {
+    fn read(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
+        let entry = self.index.use_ready(id)?;
+        if u64::from(offset) + u64::from(len) > u64::from(entry.len) {
+            return None;
+        }
+        let path = self.layout.block(id);
+        match format::read(&path, id, entry.len, offset, len) {
+            Ok(hit) => Some(hit),
+            // Evicted between the lookup and the read.
+            Err(_) if entry.state() != State::Ready => None,
+            Err(error) => {
+                match error {
+                    ReadError::Damaged(why) => {
+                        self.counters.corrupt.inc();
+                        warn!(block = %id, why, "damaged block dropped");
+                    }
+                    ReadError::Io(error) => {
+                        self.counters.errors.inc();
+                        warn!(block = %id, %error, "unreadable block dropped");
+                    }
+                }
+                self.drop_entry(id, &entry);
+                None
+            }
+        }
+    }
+
+    fn write(&self, id: BlockId, block: &Block) -> Admission {
+        let size = format::footprint(block.data.len());
+        if size > self.capacity || u32::try_from(block.data.len()).is_err() {
+            return Admission::Refused(Refusal::TooLarge);
+        }
+        if !self.health.lock().admits(Instant::now()) {
+            return Admission::Refused(Refusal::Disk);
+        }
+        let entry = Arc::new(Entry::new(block.data.len() as u32, size, State::Writing));
+        if let Err(admission) = self.reserve(id, &entry) {
+            return admission;
+        }
+        let number = self.next_tmp.fetch_add(1, Ordering::Relaxed);
+        let tmp = self.layout.tmp(number);
+        let written = format::write(&tmp, &id, block).and_then(|()| {
+            self.layout.ensure_parent(&id)?;
+            self.publish(&id, &entry, &tmp)
+        });
+        match written {
+            Ok(()) => {
+                self.health.lock().succeeded();
+                Admission::Accepted
+            }
+            Err(error) => {
+                self.abandon(&id, &entry, &tmp);
+                self.counters.errors.inc();
+                if self.health.lock().failed(Instant::now()) {
+                    let dir = self.layout.dir().display();
+                    warn!(%dir, %error, "cannot write blocks, bypassing the disk for a while");
+                }
+                Admission::Refused(Refusal::Disk)
+            }
+        }
+    }
+
+    /// Makes room for an entry and enters it, or says why not.
+    fn reserve(&self, id: BlockId, entry: &Arc<Entry>) -> Result<(), Admission> {
+        let mut ledger = self.ledger.lock();
+        if self.index.contains(&id) {
+            return Err(Admission::Present);
+        }
+        for (victim, evicted) in self.index.insert(id, Arc::clone(entry)) {
+            self.counters.evictions.inc();
+            self.discard(&mut ledger, &victim, &evicted);
+        }
+        // Room that only blocks still being written could give is not room.
+        if ledger.used + entry.size > self.capacity {
+            self.index.remove(&id);
+            entry.set(State::Gone);
+            return Err(Admission::Refused(Refusal::Busy));
+        }
+        ledger.used += entry.size;
+        Ok(())
+    }
+
+    /// Gives a written file its name, unless its entry was evicted meanwhile.
+    fn publish(&self, id: &BlockId, entry: &Entry, tmp: &std::path::Path) -> std::io::Result<()> {
+        let mut ledger = self.ledger.lock();
+        if entry.state() == State::Writing {
+            std::fs::rename(tmp, self.layout.block(id))?;
+            entry.set(State::Ready);
+        } else {
+            std::fs::remove_file(tmp)?;
+            ledger.used -= entry.size;
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`reserve`](Self::reserve) did.
+    fn abandon(&self, id: &BlockId, entry: &Arc<Entry>, tmp: &std::path::Path) {
+        let mut ledger = self.ledger.lock();
+        self.index.remove_exactly(id, entry);
+        entry.set(State::Gone);
+        match std::fs::remove_file(tmp) {
+            Ok(()) => ledger.used -= entry.size,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                ledger.used -= entry.size;
+            }
+            // It still takes room; the next start removes it.
+            Err(_) => self.counters.errors.inc(),
+        }
+    }
+
+    fn drop_entry(&self, id: &BlockId, entry: &Arc<Entry>) {
+        let mut ledger = self.ledger.lock();
+        if self.index.remove_exactly(id, entry) {
+            self.discard(&mut ledger, id, entry);
+        }
+    }
+
+    /// Unlinks the file of an entry that has left the index. One that is still being
+    /// written is left to its writer.
+    fn discard(&self, ledger: &mut Ledger, id: &BlockId, entry: &Entry) {
+        if entry.take() != State::Ready {
+            return;
+        }
+        match std::fs::remove_file(self.layout.block(id)) {
+            Ok(()) => ledger.used -= entry.size,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                ledger.used -= entry.size;
+            }
+            Err(error) => {
+                // It still takes room, so it stays in the ledger; a restart finds it again.
+                self.counters.errors.inc();
+                warn!(block = %id, %error, "cannot remove a block");
+            }
+        }
+    }
+
+    /// Enters the blocks that a scan found, oldest first.
+    fn restore(&self, found: Vec<scan::Found>) {
+        let mut ledger = self.ledger.lock();
+        for file in found {
+            let entry = Arc::new(Entry::new(file.len, file.size, State::Ready));
+            ledger.used += file.size;
+            if file.size > self.capacity {
+                self.discard(&mut ledger, &file.id, &entry);
+                continue;
+            }
+            for (victim, evicted) in self.index.insert(file.id, entry) {
+                self.counters.evictions.inc();
+                self.discard(&mut ledger, &victim, &evicted);
+            }
+        }
+    }
+}

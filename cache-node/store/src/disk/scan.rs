@@ -1,0 +1,101 @@
+//! Finds the blocks of an earlier process.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use millpond_proto::BlockId;
+use parking_lot::Mutex;
+use tracing::warn;
+
+use super::format;
+use super::layout::Layout;
+use crate::error::StoreError;
+
+/// Threads that list directories: listing waits for the disk, not for the CPU.
+const THREADS: usize = 4;
+
+/// A block file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) id: BlockId,
+    /// Length of the block in bytes.
+    pub(super) len: u32,
+    /// Bytes that the file takes on disk.
+    pub(super) size: u64,
+    written: SystemTime,
+}
+
+/// All block files, those written first in front. Their content is verified when it is
+/// read. A file whose length no block has is removed.
+pub(super) fn scan(layout: &Layout) -> Result<Vec<Found>, StoreError> {
+    let next = AtomicU32::new(0);
+    let results = Mutex::new(Ok(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Ok(first) = u8::try_from(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut found = Vec::new();
+                    let path = layout.fan(first);
+                    let scanned = scan_fan(layout, &path, &mut found);
+                    let mut results = results.lock();
+                    match (scanned, &mut *results) {
+                        (Ok(()), Ok(all)) => all.append(&mut found),
+                        (Ok(()), Err(_)) => {}
+                        (Err(source), results) => {
+                            *results = Err(StoreError::Io {
+                                doing: "scan",
+                                path,
+                                source,
+                            });
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut found = results.into_inner()?;
+    found.sort_unstable_by_key(|f| (f.written, f.id));
+    Ok(found)
+}
+
+fn scan_fan(layout: &Layout, path: &Path, found: &mut Vec<Found>) -> io::Result<()> {
+    for dir in list(path)? {
+        for file in list(&dir)? {
+            let Some(id) = block_id(&file) else {
+                warn!(path = %file.display(), "not a block file, left alone");
+                continue;
+            };
+            let metadata = fs::metadata(&file)?;
+            let len = format::block_len(metadata.len());
+            match len {
+                Some(len) if layout.block(&id) == file => found.push(Found {
+                    id,
+                    len,
+                    size: format::footprint(len as usize),
+                    written: metadata.modified()?,
+                }),
+                _ => {
+                    warn!(block = %id, "damaged block file removed");
+                    fs::remove_file(&file)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn block_id(file: &Path) -> Option<BlockId> {
+    file.file_name()?.to_str()?.parse().ok()
+}
+
+/// The entries of a directory; none if it does not exist.
+fn list(path: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+    match fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
