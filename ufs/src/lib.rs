@@ -51,6 +51,7 @@
 pub mod context;
 pub mod environment;
 pub mod error;
+mod http;
 mod layer;
 mod local;
 pub mod memory;

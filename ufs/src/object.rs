@@ -3,9 +3,18 @@
 //! [`ObjectUfs`] holds the rules of the crate's documentation, over a [`Backend`] that knows
 //! only keys. Real stores are in [`store`], the memory store in [`crate::memory`].
 
+mod azure;
 mod backend;
 mod exact;
+mod failure;
+mod gcs;
+mod listed;
+mod network;
+mod open;
 mod pager;
+mod s3;
+mod store;
+mod tap;
 
 use std::fmt;
 use std::ops::Range;
@@ -18,6 +27,7 @@ use millpond_proto::{ErrorKind, FileVersion};
 
 pub(crate) use backend::{Backend, ObjectMeta, RawPage};
 pub(crate) use exact::exactly;
+pub(crate) use open::{install_crypto, open, page_size};
 
 use crate::error::{Op, UfsError};
 use crate::metadata::Metadata;
@@ -117,7 +127,9 @@ impl<B: Backend> Inner<B> {
         let key = self.key(Op::Stat, path)?;
         let below = format!("{key}/");
         let (object, below) =
-            futures::try_join!(self.backend.head(&key), self.backend.page(&below, None, 1))?;
+            futures::join!(self.backend.head(&key), self.backend.page(&below, None, 1));
+        // Of two errors that of the listing says more: a HEAD has no body.
+        let (below, object) = (below?, object?);
         if below.has_keys() {
             return Ok(Metadata::directory());
         }

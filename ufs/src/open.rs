@@ -7,10 +7,11 @@ use millpond_proto::ErrorKind;
 
 use crate::context::UfsContext;
 use crate::error::{Op, UfsError};
+use crate::http::HttpUfs;
 use crate::layer::{Deadline, Limited, Metered};
 use crate::local::LocalUfs;
 use crate::memory::MemoryStore;
-use crate::object::ObjectUfs;
+use crate::object::{self, ObjectUfs};
 use crate::options::{OptionSet, Patience};
 use crate::ufs::Ufs;
 use crate::uri::{Scheme, UfsUri};
@@ -48,16 +49,12 @@ pub async fn open(
             parsed.to_string(),
             parsed.root(),
             MemoryStore::named(parsed.authority()),
-            options.number("page_size", 1000, 1, 1000)?,
+            object::page_size(&options)?,
             Arc::clone(&context.metrics),
         )),
-        Scheme::Http | Scheme::S3 | Scheme::Gcs | Scheme::Azure => {
-            return Err(UfsError::new(
-                ErrorKind::Unsupported,
-                Op::Open,
-                options.uri(),
-                "soon",
-            ));
+        Scheme::Http => Arc::new(HttpUfs::open(&parsed, &options, patience)?),
+        Scheme::S3 | Scheme::Gcs | Scheme::Azure => {
+            object::open(&parsed, &options, patience, &context)?
         }
     };
     let driver = Arc::new(Deadline::new(driver, patience.timeout));

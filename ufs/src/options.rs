@@ -30,9 +30,9 @@ pub struct OptionSpec {
 /// | all | `timeout`, `concurrency` |
 /// | all over the network | `max_retries`, `connect_timeout`, `allow_http` |
 /// | S3, GCS, Azure, memory | `page_size` |
-/// | `s3` | `endpoint`, `region`, `path_style`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
+/// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
 /// | `gs` | `endpoint`, `credentials`, `service_account_file`, `service_account_key`, `env_file` |
-/// | `az` | `endpoint`, `account`, `credentials`, `access_key`, `sas_token`, `tenant_id`, `client_id`, `client_secret`, `use_emulator`, `env_file` |
+/// | `az` | `endpoint`, `account`, `credentials`, `access_key`, `sas_token`, `tenant_id`, `client_id`, `client_secret`, `federated_token_file`, `use_emulator`, `env_file` |
 /// | `http` | `username`, `password`, `bearer_token` |
 pub fn known_options(scheme: Scheme) -> Vec<&'static OptionSpec> {
     let groups: &[&[OptionSpec]] = match scheme {
@@ -295,6 +295,11 @@ const S3: &[OptionSpec] = &[
         "Whether the bucket is the first part of the path and not of the host name.",
     ),
     plain(
+        "virtual_hosted_style_request",
+        "true unless endpoint is given",
+        "The opposite of path_style, under the name that some tools use.",
+    ),
+    plain(
         "credentials",
         "auto",
         "Where the keys come from: static, env, profile, instance, anonymous; auto takes the \
@@ -385,6 +390,11 @@ const AZURE: &[OptionSpec] = &[
         "client_secret",
         "AZURE_CLIENT_SECRET",
         "The secret of a service principal.",
+    ),
+    plain(
+        "federated_token_file",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "The token file of a workload identity.",
     ),
     plain(
         "use_emulator",

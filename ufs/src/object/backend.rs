@@ -55,6 +55,8 @@ pub(crate) struct RawPage {
     pub(crate) prefixes: Vec<String>,
     /// Keys and prefixes that the backend itself left out because they cannot be shown.
     pub(crate) hidden: u64,
+    /// Whether the store has the marker of the listed directory, but did not list it.
+    pub(crate) has_marker: bool,
     /// How to get the next page; `None` after the last.
     pub(crate) next: Option<String>,
 }
@@ -62,6 +64,6 @@ pub(crate) struct RawPage {
 impl RawPage {
     /// Whether any key begins with the prefix, shown or not.
     pub(crate) fn has_keys(&self) -> bool {
-        !self.objects.is_empty() || !self.prefixes.is_empty() || self.hidden > 0
+        !self.objects.is_empty() || !self.prefixes.is_empty() || self.hidden > 0 || self.has_marker
     }
 }

@@ -1,0 +1,78 @@
+//! From the URI of a network store to a file tree.
+
+use std::sync::Arc;
+
+use millpond_proto::ErrorKind;
+
+use crate::context::UfsContext;
+use crate::error::{Op, UfsError};
+use crate::object::{Backend, ObjectUfs, azure, gcs, s3};
+use crate::options::{OptionSet, Patience};
+use crate::ufs::Ufs;
+use crate::uri::{Scheme, UfsUri};
+
+/// The object store that `uri` names.
+pub(crate) fn open(
+    uri: &UfsUri,
+    options: &OptionSet<'_>,
+    patience: Patience,
+    context: &UfsContext,
+) -> Result<Arc<dyn Ufs>, UfsError> {
+    install_crypto();
+    match uri.scheme() {
+        Scheme::S3 => tree(
+            s3::open(uri, options, patience, context)?,
+            uri,
+            options,
+            context,
+        ),
+        Scheme::Gcs => tree(
+            gcs::open(uri, options, patience, context)?,
+            uri,
+            options,
+            context,
+        ),
+        Scheme::Azure => tree(
+            azure::open(uri, options, patience, context)?,
+            uri,
+            options,
+            context,
+        ),
+        Scheme::File | Scheme::Memory | Scheme::Http => Err(UfsError::new(
+            ErrorKind::Internal,
+            Op::Open,
+            options.uri(),
+            "not an object store over the network",
+        )),
+    }
+}
+
+/// How many names one request of a listing asks for.
+pub(crate) fn page_size(options: &OptionSet<'_>) -> Result<usize, UfsError> {
+    options.number("page_size", MAX_PAGE, 1, MAX_PAGE)
+}
+
+/// Makes sure that TLS has its cryptography, which processes install at their start, but
+/// tests and tools may not have.
+pub(crate) fn install_crypto() {
+    // An error means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn tree(
+    backend: impl Backend,
+    uri: &UfsUri,
+    options: &OptionSet<'_>,
+    context: &UfsContext,
+) -> Result<Arc<dyn Ufs>, UfsError> {
+    Ok(Arc::new(ObjectUfs::new(
+        uri.to_string(),
+        uri.root(),
+        backend,
+        page_size(options)?,
+        Arc::clone(&context.metrics),
+    )))
+}
+
+/// The most that S3 gives in one page.
+const MAX_PAGE: usize = 1000;

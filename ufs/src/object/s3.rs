@@ -1,0 +1,133 @@
+//! S3 and what speaks its protocol: endpoint and credentials.
+
+mod keys;
+mod profile;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+
+use crate::context::UfsContext;
+use crate::error::{UfsError, chain};
+use crate::object::failure::Failures;
+use crate::object::network::{self, Endpoint};
+use crate::object::s3::keys::{KeySource, Keys};
+use crate::object::store::StoreBackend;
+use crate::object::tap::TapConnector;
+use crate::options::{OptionSet, Patience};
+use crate::redact::Redactor;
+use crate::uri::UfsUri;
+
+/// The bucket that `uri` names.
+pub(crate) fn open(
+    uri: &UfsUri,
+    options: &OptionSet<'_>,
+    patience: Patience,
+    context: &UfsContext,
+) -> Result<StoreBackend<AmazonS3>, UfsError> {
+    let environment = network::environment(options, &context.environment)?;
+    let keys = Keys::find(options, &environment)?;
+    let bucket = uri.authority();
+    let region = options
+        .text("region")
+        .or(environment.get("AWS_REGION"))
+        .or(environment.get("AWS_DEFAULT_REGION"))
+        .or(keys.region.as_deref())
+        .unwrap_or("us-east-1");
+    let endpoint = options
+        .text("endpoint")
+        .or(environment.get("AWS_ENDPOINT_URL_S3"))
+        .or(environment.get("AWS_ENDPOINT_URL"))
+        .or(keys.endpoint.as_deref())
+        .map(|text| Endpoint::parse(options, text))
+        .transpose()?;
+    let path_style = options.flag(
+        "path_style",
+        !options.flag("virtual_hosted_style_request", endpoint.is_none())?,
+    )?;
+
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(bucket)
+        .with_region(region)
+        .with_virtual_hosted_style_request(!path_style)
+        .with_client_options(network::client(options, patience, endpoint.as_ref())?)
+        .with_retry(network::retry(patience))
+        .with_http_connector(TapConnector);
+    if let Some(endpoint) = &endpoint {
+        let url = match path_style {
+            true => Some(endpoint.clone()),
+            false => endpoint.with_bucket_host(bucket),
+        };
+        let url = url.ok_or_else(|| {
+            options.wrong("path_style", "false needs an endpoint with a host name")
+        })?;
+        builder = builder.with_endpoint(url.text());
+    }
+    let mut secrets = options.secrets();
+    match &keys.source {
+        KeySource::Static { id, secret, token } => {
+            builder = builder
+                .with_access_key_id(id)
+                .with_secret_access_key(secret);
+            secrets.push(secret.clone());
+            if let Some(token) = token {
+                builder = builder.with_token(token);
+                secrets.push(token.clone());
+            }
+        }
+        KeySource::Delegated => {
+            for (variable, key) in DELEGATES {
+                if let Some(value) = environment.get(variable) {
+                    builder = builder.with_config(key, value);
+                }
+            }
+        }
+        KeySource::Instance => {
+            if let Some(endpoint) = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") {
+                builder = builder.with_metadata_endpoint(endpoint);
+            }
+        }
+        KeySource::Anonymous => builder = builder.with_skip_signature(true),
+    }
+    let redactor = Redactor::new(secrets);
+    let store = builder.build().map_err(|error| {
+        let texts = chain(&error, |text| redactor.scrub(text));
+        options.wrong("credentials or endpoint", texts.join(": "))
+    })?;
+    let identity = match &endpoint {
+        Some(endpoint) => format!("s3+{}/{bucket}", endpoint.text()),
+        None => format!("s3://{bucket}"),
+    };
+    let failures = Failures {
+        endpoint: endpoint.map_or_else(
+            || format!("AWS S3 in {region}"),
+            |endpoint| endpoint.text().to_owned(),
+        ),
+        bucket: bucket.to_owned(),
+        credentials: keys.from,
+        key_options: "access_key_id and secret_access_key",
+        redactor,
+    };
+    Ok(StoreBackend::new(store, identity, failures))
+}
+
+/// The variables by which AWS hands roles to processes, containers and pods.
+const DELEGATES: [(&str, AmazonS3ConfigKey); 7] = [
+    (
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        AmazonS3ConfigKey::WebIdentityTokenFile,
+    ),
+    ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
+    ("AWS_ROLE_SESSION_NAME", AmazonS3ConfigKey::RoleSessionName),
+    ("AWS_ENDPOINT_URL_STS", AmazonS3ConfigKey::StsEndpoint),
+    (
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        AmazonS3ConfigKey::ContainerCredentialsRelativeUri,
+    ),
+    (
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        AmazonS3ConfigKey::ContainerCredentialsFullUri,
+    ),
+    (
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        AmazonS3ConfigKey::ContainerAuthorizationTokenFile,
+    ),
+];
