@@ -1,0 +1,52 @@
+//! `millpond fs`: look at files without a mount.
+
+mod cat;
+mod cp;
+mod du;
+mod entry;
+mod find;
+mod glob;
+mod ls;
+mod stat;
+mod walk;
+
+use clap::Subcommand;
+
+use crate::connect::ClusterArgs;
+
+/// Looks at files without a mount, in a cluster or, with --uri, straight in a store.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FsArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(subcommand)]
+    command: FsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum FsCommand {
+    /// List a directory
+    Ls(ls::LsArgs),
+    /// Show all that is known of a file or directory
+    Stat(stat::StatArgs),
+    /// Write a file, or a part of it, to stdout
+    Cat(cat::CatArgs),
+    /// Copy a file or directory to this machine
+    Cp(cp::CpArgs),
+    /// Sum up the sizes of files
+    Du(du::DuArgs),
+    /// Find files by name, kind and size
+    Find(find::FindArgs),
+}
+
+pub(crate) async fn run(args: FsArgs) -> anyhow::Result<()> {
+    let cluster = &args.cluster;
+    match args.command {
+        FsCommand::Ls(args) => ls::run(args, cluster).await,
+        FsCommand::Stat(args) => stat::run(args, cluster).await,
+        FsCommand::Cat(args) => cat::run(args, cluster).await,
+        FsCommand::Cp(args) => cp::run(args, cluster).await,
+        FsCommand::Du(args) => du::run(args, cluster).await,
+        FsCommand::Find(args) => find::run(args, cluster).await,
+    }
+}
