@@ -24,8 +24,9 @@ mod layout;
 mod scan;
 
 use std::fmt;
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -82,9 +83,10 @@ struct Inner {
     layout: Layout,
     capacity: u64,
     index: Index,
-    /// Bytes of all files, those being written included. The lock also orders every change
-    /// of the index and of the names of block files.
-    ledger: Mutex<Ledger>,
+    /// Held for every change of the index, of the names of block files and of `used`.
+    names: Mutex<()>,
+    /// Bytes of all files, those being written included.
+    used: AtomicU64,
     health: Mutex<Health>,
     counters: DiskCounters,
     next_tmp: AtomicU64,
@@ -92,11 +94,6 @@ struct Inner {
     writes: Arc<Semaphore>,
     /// Holds the lock on the directory.
     _lock: File,
-}
-
-#[derive(Debug)]
-struct Ledger {
-    used: u64,
 }
 
 impl DiskTier {
@@ -118,7 +115,8 @@ impl DiskTier {
             layout,
             capacity: config.capacity,
             index: Index::new(config.capacity),
-            ledger: Mutex::new(Ledger { used: 0 }),
+            names: Mutex::default(),
+            used: AtomicU64::new(0),
             health: Mutex::default(),
             counters: DiskCounters::default(),
             next_tmp: AtomicU64::new(0),
@@ -129,7 +127,7 @@ impl DiskTier {
         inner.restore(found);
         debug!(
             blocks = inner.index.len(),
-            bytes = inner.ledger.lock().used,
+            bytes = inner.used(),
             elapsed_ms = started.elapsed().as_millis() as u64,
             "block directory scanned"
         );
@@ -202,15 +200,15 @@ impl DiskTier {
 
     /// Drops a block. Blocks the thread for one unlink.
     pub fn remove(&self, id: &BlockId) {
-        let mut ledger = self.inner.ledger.lock();
+        let _names = self.inner.names.lock();
         if let Some(entry) = self.inner.index.remove(id) {
-            self.inner.discard(&mut ledger, id, &entry);
+            self.inner.discard(id, &entry);
         }
     }
 
     /// Bytes of all files; never above [`capacity`](Self::capacity).
     pub fn used(&self) -> u64 {
-        self.inner.ledger.lock().used
+        self.inner.used()
     }
 
     /// The limit in bytes.
@@ -303,46 +301,49 @@ impl Inner {
 
     /// Makes room for an entry and enters it, or says why not.
     fn reserve(&self, id: BlockId, entry: &Arc<Entry>) -> Result<(), Admission> {
-        let mut ledger = self.ledger.lock();
+        let _names = self.names.lock();
         if self.index.contains(&id) {
             return Err(Admission::Present);
         }
         for (victim, evicted) in self.index.insert(id, Arc::clone(entry)) {
             self.counters.evictions.inc();
-            self.discard(&mut ledger, &victim, &evicted);
+            self.discard(&victim, &evicted);
         }
         // Room that only blocks still being written could give is not room.
-        if ledger.used + entry.size > self.capacity {
+        if self.used() + entry.size > self.capacity {
             self.index.remove(&id);
+            self.index.written(&id, entry);
             entry.set(State::Gone);
             return Err(Admission::Refused(Refusal::Busy));
         }
-        ledger.used += entry.size;
+        self.add(entry.size);
         Ok(())
     }
 
     /// Gives a written file its name, unless its entry was evicted meanwhile.
-    fn publish(&self, id: &BlockId, entry: &Entry, tmp: &std::path::Path) -> std::io::Result<()> {
-        let mut ledger = self.ledger.lock();
+    fn publish(&self, id: &BlockId, entry: &Arc<Entry>, tmp: &Path) -> io::Result<()> {
+        let _names = self.names.lock();
         if entry.state() == State::Writing {
-            std::fs::rename(tmp, self.layout.block(id))?;
+            fs::rename(tmp, self.layout.block(id))?;
             entry.set(State::Ready);
         } else {
-            std::fs::remove_file(tmp)?;
-            ledger.used -= entry.size;
+            fs::remove_file(tmp)?;
+            self.sub(entry.size);
         }
+        self.index.written(id, entry);
         Ok(())
     }
 
     /// Takes back what [`reserve`](Self::reserve) did.
-    fn abandon(&self, id: &BlockId, entry: &Arc<Entry>, tmp: &std::path::Path) {
-        let mut ledger = self.ledger.lock();
+    fn abandon(&self, id: &BlockId, entry: &Arc<Entry>, tmp: &Path) {
+        let _names = self.names.lock();
         self.index.remove_exactly(id, entry);
+        self.index.written(id, entry);
         entry.set(State::Gone);
-        match std::fs::remove_file(tmp) {
-            Ok(()) => ledger.used -= entry.size,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                ledger.used -= entry.size;
+        match fs::remove_file(tmp) {
+            Ok(()) => self.sub(entry.size),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.sub(entry.size);
             }
             // It still takes room; the next start removes it.
             Err(_) => self.counters.errors.inc(),
@@ -350,44 +351,56 @@ impl Inner {
     }
 
     fn drop_entry(&self, id: &BlockId, entry: &Arc<Entry>) {
-        let mut ledger = self.ledger.lock();
+        let _names = self.names.lock();
         if self.index.remove_exactly(id, entry) {
-            self.discard(&mut ledger, id, entry);
+            self.discard(id, entry);
         }
     }
 
     /// Unlinks the file of an entry that has left the index. One that is still being
     /// written is left to its writer.
-    fn discard(&self, ledger: &mut Ledger, id: &BlockId, entry: &Entry) {
+    fn discard(&self, id: &BlockId, entry: &Entry) {
         if entry.take() != State::Ready {
             return;
         }
-        match std::fs::remove_file(self.layout.block(id)) {
-            Ok(()) => ledger.used -= entry.size,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                ledger.used -= entry.size;
+        match fs::remove_file(self.layout.block(id)) {
+            Ok(()) => self.sub(entry.size),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.sub(entry.size);
             }
             Err(error) => {
-                // It still takes room, so it stays in the ledger; a restart finds it again.
+                // It still takes room, so it stays accounted for; a restart finds it again.
                 self.counters.errors.inc();
                 warn!(block = %id, %error, "cannot remove a block");
             }
         }
     }
 
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, size: u64) {
+        self.used.fetch_add(size, Ordering::Relaxed);
+    }
+
+    fn sub(&self, size: u64) {
+        self.used.fetch_sub(size, Ordering::Relaxed);
+    }
+
     /// Enters the blocks that a scan found, oldest first.
     fn restore(&self, found: Vec<scan::Found>) {
-        let mut ledger = self.ledger.lock();
+        let _names = self.names.lock();
         for file in found {
             let entry = Arc::new(Entry::new(file.len, file.size, State::Ready));
-            ledger.used += file.size;
+            self.add(file.size);
             if file.size > self.capacity {
-                self.discard(&mut ledger, &file.id, &entry);
+                self.discard(&file.id, &entry);
                 continue;
             }
             for (victim, evicted) in self.index.insert(file.id, entry) {
                 self.counters.evictions.inc();
-                self.discard(&mut ledger, &victim, &evicted);
+                self.discard(&victim, &evicted);
             }
         }
     }

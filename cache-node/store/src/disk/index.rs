@@ -1,5 +1,6 @@
 //! Which blocks are on disk, and which one goes next.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -65,10 +66,14 @@ impl State {
 type Evicted = Vec<(BlockId, Arc<Entry>)>;
 
 /// The index. Weighed in bytes on disk and evicted by S3-FIFO; one shard, so that the limit
-/// is exact. Only lookups go without the tier's ledger lock.
+/// is exact. Changes are made with the
+/// tier's names locked, lookups without.
 pub(super) struct Index {
     cache: Cache<BlockId, Arc<Entry>>,
     evicted: Arc<Mutex<Evicted>>,
+    /// Blocks in the cache whose file has no name yet: a lookup in `cache` that shows the
+    /// entry would count as a use.
+    writing: Mutex<HashMap<BlockId, Arc<Entry>>>,
 }
 
 impl Index {
@@ -82,7 +87,11 @@ impl Index {
             .with_weighter(|_: &BlockId, entry: &Arc<Entry>| entry.size as usize)
             .with_event_listener(Arc::new(listener))
             .build();
-        Self { cache, evicted }
+        Self {
+            cache,
+            evicted,
+            writing: Mutex::default(),
+        }
     }
 
     /// The entry of a block whose file has its name. Counts as a use.
@@ -91,14 +100,9 @@ impl Index {
         (entry.state() == State::Ready).then_some(entry)
     }
 
-    /// Whether the block's file has its name.
+    /// Whether the block's file has its name. Does not count as a use.
     pub(super) fn is_ready(&self, id: &BlockId) -> bool {
-        // foyer's own lookup without a use does not show the entry.
-        self.cache.contains(id)
-            && self
-                .cache
-                .get(id)
-                .is_some_and(|e| e.value().state() == State::Ready)
+        self.cache.contains(id) && !self.writing.lock().contains_key(id)
     }
 
     /// Whether there is an entry, ready or not.
@@ -108,8 +112,20 @@ impl Index {
 
     /// Enters a block and returns those that had to leave, which the caller must discard.
     pub(super) fn insert(&self, id: BlockId, entry: Arc<Entry>) -> Evicted {
+        if entry.state() == State::Writing {
+            self.writing.lock().insert(id, Arc::clone(&entry));
+        }
         self.cache.insert(id, entry);
         std::mem::take(&mut *self.evicted.lock())
+    }
+
+    /// This entry became ready, or its writer has given up.
+    pub(super) fn written(&self, id: &BlockId, entry: &Arc<Entry>) {
+        let mut writing = self.writing.lock();
+        // After an eviction another writer may have begun on the same block.
+        if writing.get(id).is_some_and(|e| Arc::ptr_eq(e, entry)) {
+            writing.remove(id);
+        }
     }
 
     pub(super) fn remove(&self, id: &BlockId) -> Option<Arc<Entry>> {
