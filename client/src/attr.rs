@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use millpond_proto::{FileId, FileVersion, MountId};
+use millpond_ufs::{Metadata, Ufs};
 use serde::Serialize;
 
 /// What a path names.
@@ -18,11 +19,21 @@ pub enum FileKind {
     Symlink,
 }
 
+impl From<millpond_ufs::FileKind> for FileKind {
+    fn from(kind: millpond_ufs::FileKind) -> Self {
+        match kind {
+            millpond_ufs::FileKind::File => Self::File,
+            millpond_ufs::FileKind::Directory => Self::Directory,
+            millpond_ufs::FileKind::Symlink => Self::Symlink,
+        }
+    }
+}
+
 /// The attributes of a file, directory or link.
 ///
 /// - `version` and `file_id` are set for files whenever `stat` answers; an entry of a listing
 ///   lacks them where the store's listing does not tell the version.
-/// - `mode`, `uid` and `gid` are absent where the store has none: the adapter above decides.
+/// - `mode`, `uid`, `gid` and `nlink` are absent where the store has none: the adapter above decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attr {
     /// What it is.
@@ -37,6 +48,8 @@ pub struct Attr {
     pub uid: Option<u32>,
     /// Group.
     pub gid: Option<u32>,
+    /// Number of hard links.
+    pub nlink: Option<u32>,
     /// Which content the object has.
     pub version: Option<FileVersion>,
     /// The identity of that content: equal ids mean equal bytes.
@@ -57,10 +70,42 @@ impl Attr {
             mode: None,
             uid: None,
             gid: None,
+            nlink: None,
             version: None,
             file_id: None,
             mount: None,
             ufs_uri: Arc::from(""),
+        }
+    }
+
+    /// A directory because `mount` begins there, whatever its store says.
+    pub(crate) fn mount_root(mount: MountId, ufs_uri: &str) -> Self {
+        Self {
+            mount: Some(mount),
+            ufs_uri: Arc::from(ufs_uri),
+            ..Self::virtual_directory()
+        }
+    }
+
+    /// What the store says of `below`, a path under `mount`.
+    pub(crate) fn of(metadata: Metadata, mount: MountId, ufs: &dyn Ufs, below: &str) -> Self {
+        let ufs_uri = ufs.object_uri(below);
+        let file_id = metadata
+            .version
+            .as_ref()
+            .map(|version| FileId::derive(&ufs_uri, version, metadata.size));
+        Self {
+            kind: metadata.kind.into(),
+            size: metadata.size,
+            mtime: metadata.mtime,
+            mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            nlink: metadata.nlink,
+            version: metadata.version,
+            file_id,
+            mount: Some(mount),
+            ufs_uri: Arc::from(ufs_uri),
         }
     }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_proto::ErrorKind;
+use millpond_net::NetError;
+use millpond_proto::{ErrorKind, NodeId};
+use millpond_store::StoreError;
+use millpond_ufs::UfsError;
 
 /// A call to the client failed. Cheap to clone, because several readers may wait for one
 /// fetch.
@@ -75,6 +78,21 @@ pub enum ClientError {
         /// Why not.
         source: Arc<std::io::Error>,
     },
+    /// The store failed.
+    #[error(transparent)]
+    Ufs(#[from] UfsError),
+    /// A node or a coordinator failed.
+    #[error(transparent)]
+    Net(Arc<NetError>),
+    /// The view has no node of that name.
+    #[error("{node} is no member of this cluster")]
+    NoSuchNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// The local disk tier could not be opened.
+    #[error(transparent)]
+    Disk(Arc<StoreError>),
     /// The client was shut down.
     #[error("the client is shut down")]
     ShutDown,
@@ -93,7 +111,17 @@ impl ClientError {
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::State { .. } => ErrorKind::Internal,
+            Self::Ufs(source) => source.kind(),
+            Self::Net(source) => source.kind(),
+            Self::NoSuchNode { .. } => ErrorKind::NotFound,
+            Self::Disk(source) => source.kind(),
             Self::ShutDown => ErrorKind::Unavailable,
         }
+    }
+}
+
+impl From<NetError> for ClientError {
+    fn from(error: NetError) -> Self {
+        Self::Net(Arc::new(error))
     }
 }

@@ -1,19 +1,57 @@
 //! One open file.
 
-use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use millpond_proto::FileId;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::attr::Attr;
+use crate::core::Core;
 use crate::error::ClientError;
+use crate::fetch::OpenFile;
+use crate::pieces::{PieceSpan, TRANSFER};
+use crate::readahead::{Bounds, Streams};
+use crate::sources::SourceBytes;
+
+/// Pieces that one read fetches at a time.
+const AT_ONCE: usize = 8;
+
+/// The longest read that is answered without waiting: more is too much copying for a thread
+/// that serves others too.
+const LONGEST_TRY: u32 = 2 * TRANSFER as u32;
 
 /// One version of one file, open for reading. Reads may run concurrently.
-#[derive(Debug)]
+///
+/// - All reads return bytes of the version that was opened, or fail; never a mix.
 pub struct FileHandle {
-    attr: Attr,
-    file_id: FileId,
+    core: Arc<Core>,
+    file: Arc<OpenFile>,
+    attr: Arc<Attr>,
+    streams: Mutex<Following>,
+}
+
+#[derive(Debug, Default)]
+struct Following {
+    streams: Streams,
+    /// Whether this handle is counted among those that are read ahead.
+    counted: bool,
 }
 
 impl FileHandle {
+    pub(crate) fn new(core: Arc<Core>, file: OpenFile, attr: Arc<Attr>) -> Self {
+        Self {
+            core,
+            file: Arc::new(file),
+            attr,
+            streams: Mutex::default(),
+        }
+    }
+
     /// The attributes as of `open`.
     pub fn attr(&self) -> &Attr {
         &self.attr
@@ -21,25 +59,153 @@ impl FileHandle {
 
     /// The identity of the content that this handle reads.
     pub fn file_id(&self) -> FileId {
-        self.file_id
+        self.file.id
     }
 
     /// Up to `len` bytes at `offset` if all of them are in local memory; cut at the end of
-    /// the file, where it returns no bytes. Never waits, may be called on any thread.
+    /// the file, where it returns no bytes. Never waits; may be called on any thread.
+    ///
+    /// Bytes of one piece (an aligned MiB) are shared, not copied.
     pub fn try_read(&self, offset: u64, len: u32) -> Option<Bytes> {
-        (offset >= self.attr.size || len == 0).then(Bytes::new)
+        if len == 0 || offset >= self.file.size {
+            return Some(Bytes::new());
+        }
+        if len > LONGEST_TRY {
+            return None;
+        }
+        let mut spans = self.plan(offset, len);
+        let first = spans.next()?;
+        let piece = self.core.memory.get(&first.piece.id)?;
+        let mut counted = SourceBytes::default();
+        let data = match spans.next() {
+            None => piece.hand_out(first.from, first.len, &mut counted),
+            Some(second) => {
+                let mut parts = vec![(piece, first)];
+                for span in std::iter::once(second).chain(spans) {
+                    parts.push((self.core.memory.get(&span.piece.id)?, span));
+                }
+                let mut whole = BytesMut::with_capacity(len as usize);
+                for (piece, span) in parts {
+                    piece.copy_out(span.from, span.len, &mut whole, &mut counted);
+                }
+                whole.freeze()
+            }
+        };
+        self.core.metrics.count_read(counted);
+        self.read_ahead(offset, len);
+        Some(data)
     }
 
     /// Up to `len` bytes at `offset`, contiguous; short only at the end of the file.
     ///
     /// # Errors
     /// `Stale` if the object changed and the bytes are no longer to be had in the version
-    /// that was opened; the UFS's kind if no source has them; `Timeout`.
+    /// that was opened; the UFS's kind if no source has them; `Timeout`; `Unavailable` after
+    /// shutdown.
     ///
     /// # Cancel safety
     /// Safe; what is in flight still reaches the local memory tier.
-    #[allow(clippy::unused_async, reason = "signature first")]
     pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes, ClientError> {
-        self.try_read(offset, len).ok_or(ClientError::ShutDown)
+        if len == 0 || offset >= self.file.size {
+            return Ok(Bytes::new());
+        }
+        let deadline = Instant::now() + self.core.config.deadline;
+        self.read_ahead(offset, len);
+        let mut spans = self.plan(offset, len);
+        let mut counted = SourceBytes::default();
+        let first = spans.next();
+        let second = spans.next();
+        let data = match (first, second) {
+            (None, _) => Bytes::new(),
+            (Some(span), None) => {
+                let piece = self.core.piece(&self.file, span.piece, deadline).await?;
+                piece.hand_out(span.from, span.len, &mut counted)
+            }
+            (Some(first), Some(second)) => {
+                let total = u64::from(len).min(self.file.size - offset) as usize;
+                let spans = [first, second].into_iter().chain(spans);
+                self.gather(spans, total, deadline, &mut counted).await?
+            }
+        };
+        self.core.metrics.count_read(counted);
+        Ok(data)
+    }
+
+    /// Copies the spans one after the other into one buffer, fetching a few at a time, so
+    /// that a read may be larger than the memory of the client.
+    async fn gather(
+        &self,
+        spans: impl Iterator<Item = PieceSpan> + Send,
+        total: usize,
+        deadline: Instant,
+        counted: &mut SourceBytes,
+    ) -> Result<Bytes, ClientError> {
+        let fetch = |span: PieceSpan| {
+            let (core, file) = (Arc::clone(&self.core), Arc::clone(&self.file));
+            async move {
+                let piece = core.piece(&file, span.piece, deadline).await?;
+                Ok::<_, ClientError>((piece, span))
+            }
+        };
+        let fetched: Vec<_> = spans.map(fetch).collect();
+        let mut parts = stream::iter(fetched).buffered(AT_ONCE);
+        let mut whole = BytesMut::with_capacity(total);
+        while let Some((piece, span)) = parts.try_next().await? {
+            piece.copy_out(span.from, span.len, &mut whole, counted);
+        }
+        Ok(whole.freeze())
+    }
+
+    fn plan(&self, offset: u64, len: u32) -> impl Iterator<Item = PieceSpan> + Send + use<> {
+        let OpenFile { id, size, .. } = *self.file;
+        self.core.layout.plan(id, size, offset, u64::from(len))
+    }
+
+    /// Takes note of a read; starts fetching what a sequential reader wants next.
+    fn read_ahead(&self, offset: u64, len: u32) {
+        let mut following = self.streams.lock();
+        let streaming = self.core.streaming.load(Ordering::Relaxed);
+        let others = streaming.saturating_sub(usize::from(following.counted));
+        let share = self.core.memory.capacity() / 2 / (others as u64 + 1);
+        let bounds = Bounds {
+            size: self.file.size,
+            piece: self.core.layout.piece_len(),
+            window: share.min(self.core.config.readahead),
+        };
+        let ahead = following.streams.note(offset, u64::from(len), bounds);
+        let active = following.streams.active();
+        if active != following.counted {
+            following.counted = active;
+            if active {
+                self.core.streaming.fetch_add(1, Ordering::Relaxed);
+            } else {
+                self.core.streaming.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        if let Some(ahead) = ahead {
+            let end = ahead.range.end;
+            let reached = self.core.fetch_ahead(&self.file, ahead.range.clone());
+            if reached < end {
+                following.streams.decline(&ahead, reached);
+            }
+        }
+    }
+}
+
+impl Drop for FileHandle {
+    fn drop(&mut self) {
+        if self.streams.get_mut().counted {
+            self.core.streaming.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for FileHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileHandle")
+            .field("path", &self.file.path)
+            .field("file", &self.file.id)
+            .field("size", &self.file.size)
+            .finish_non_exhaustive()
     }
 }

@@ -1,19 +1,28 @@
 //! The filesystem: paths in, attributes, listings and open files out.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
-use millpond_proto::{ClusterView, NodeId, NodeStats};
+use futures::stream::{self, BoxStream};
+use millpond_net::block_client::BlockClient;
+use millpond_proto::{ClusterView, MountPath, NodeId, NodeStats};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
-use crate::attr::{Attr, DirEntry, StatFs};
+use crate::attr::{Attr, DirEntry, FileKind, StatFs};
 use crate::config::ClientConfig;
+use crate::connect;
+use crate::core::Core;
 use crate::error::ClientError;
+use crate::fetch::OpenFile;
 use crate::file::FileHandle;
+use crate::listing;
 use crate::location::FileLocation;
+use crate::metadata::Known;
+use crate::namespace::{self, Place};
 use crate::sources::SourceBytes;
 
 /// The namespace of a cluster, or of one UFS. Clones share everything.
@@ -21,13 +30,9 @@ use crate::sources::SourceBytes;
 /// Paths are absolute and normalized: `/`, `/data/a b/c`. A trailing `/` is accepted.
 #[derive(Debug, Clone)]
 pub struct FileSystem {
-    inner: Arc<Inner>,
+    core: Arc<Core>,
 }
 
-#[derive(Debug)]
-struct Inner {}
-
-#[allow(clippy::unused_async, unused_variables, reason = "signatures first")]
 impl FileSystem {
     /// Joins the cluster of `config.coordinators`; starts from the last view on disk if none
     /// of them answers. Must be called in a tokio runtime, which serves the client from then
@@ -35,12 +40,13 @@ impl FileSystem {
     ///
     /// # Errors
     /// `Invalid` for wrong settings; `Unavailable` when no coordinator answers and no view is
-    /// on disk.
+    /// on disk; `Denied` when the coordinator gives this host no certificate.
     pub async fn connect(
         config: ClientConfig,
         registry: &Mutex<Registry>,
     ) -> Result<Self, ClientError> {
-        Err(ClientError::ShutDown)
+        let core = connect::connect(config, registry).await?;
+        Ok(Self { core })
     }
 
     /// One UFS, mounted at `/`, without any node. Must be called in a tokio runtime.
@@ -54,7 +60,18 @@ impl FileSystem {
         config: ClientConfig,
         registry: &Mutex<Registry>,
     ) -> Result<Self, ClientError> {
-        Err(ClientError::ShutDown)
+        let core = connect::standalone(uri, options, config, registry).await?;
+        Ok(Self { core })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 
     /// The attributes of `path`, at most the metadata TTL old. Does not follow links.
@@ -62,27 +79,73 @@ impl FileSystem {
     /// # Errors
     /// `NotFound`; `Invalid` for a path that is not absolute and normalized; the UFS's kind.
     pub async fn stat(&self, path: &str) -> Result<Attr, ClientError> {
-        Err(ClientError::ShutDown)
+        let attr = self.core.look_up(namespace::normal(path)?).await?;
+        Ok((*attr).clone())
     }
 
-    /// The attributes of `path` if they are known and fresh. Never waits, may be called on
+    /// The attributes of `path` if they are known and fresh. Never waits; may be called on
     /// any thread.
     pub fn stat_cached(&self, path: &str) -> Option<Attr> {
-        None
+        match self.core.known(namespace::normal(path).ok()?)? {
+            Known::Present(attr) => Some((*attr).clone()),
+            Known::Absent => None,
+        }
+    }
+
+    /// Whether `path` is known, and fresh enough, not to exist. Never waits.
+    pub fn is_known_absent(&self, path: &str) -> bool {
+        namespace::normal(path)
+            .is_ok_and(|path| matches!(self.core.known(path), Some(Known::Absent)))
     }
 
     /// The directory `path`, page by page: first the names that exist because of mounts at or
-    /// below them, then those of the UFS in its order. No name comes twice.
+    /// below them, then those of the UFS in its order. No name comes twice, no page is empty.
+    ///
+    /// The stream ends after its first error: `NotFound`; `Invalid` if it is no directory;
+    /// the UFS's kind.
     pub fn list(&self, path: &str) -> BoxStream<'static, Result<Vec<DirEntry>, ClientError>> {
-        futures::stream::empty().boxed()
+        match namespace::normal(path) {
+            Ok(path) => listing::list(Arc::clone(&self.core), path.to_owned()),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
 
-    /// Opens the file `path` in its present version (as of the metadata TTL).
+    /// Opens the file `path` in its present version (as of the metadata TTL). Does not follow
+    /// links.
     ///
     /// # Errors
     /// As [`FileSystem::stat`]; `Invalid` if it is no file.
     pub async fn open(&self, path: &str) -> Result<Arc<FileHandle>, ClientError> {
-        Err(ClientError::ShutDown)
+        let path = namespace::normal(path)?;
+        let attr = self.core.look_up(path).await?;
+        let not_a_file = || ClientError::NotAFile {
+            path: path.to_owned(),
+        };
+        if attr.kind != FileKind::File {
+            return Err(not_a_file());
+        }
+        let (Some(version), Some(id)) = (attr.version.clone(), attr.file_id) else {
+            return Err(not_a_file());
+        };
+        let snapshot = self.core.snapshot();
+        let place = Place::of(&snapshot.view().mounts, path);
+        let (mount, below) = place.mount.ok_or_else(|| ClientError::NotFound {
+            path: path.to_owned(),
+        })?;
+        let file = OpenFile {
+            path: path.to_owned(),
+            ufs: self.core.open_store(&snapshot, mount).await?,
+            size: attr.size,
+            below,
+            mount,
+            version,
+            id,
+        };
+        Ok(Arc::new(FileHandle::new(
+            Arc::clone(&self.core),
+            file,
+            attr,
+        )))
     }
 
     /// The target of the symbolic link `path`, as it is stored.
@@ -90,52 +153,99 @@ impl FileSystem {
     /// # Errors
     /// As [`FileSystem::stat`]; `Invalid` if it is no link.
     pub async fn read_link(&self, path: &str) -> Result<String, ClientError> {
-        Err(ClientError::ShutDown)
+        let path = namespace::normal(path)?;
+        let attr = self.core.look_up(path).await?;
+        let snapshot = self.core.snapshot();
+        let place = Place::of(&snapshot.view().mounts, path);
+        match (attr.kind, place.mount) {
+            (FileKind::Symlink, Some((mount, below))) => {
+                let ufs = self.core.open_store(&snapshot, mount).await?;
+                let limit = self.core.config.deadline;
+                match tokio::time::timeout(limit, ufs.read_link(&below)).await {
+                    Ok(target) => Ok(target?),
+                    Err(_) => Err(self.core.too_late("reading the link", path)),
+                }
+            }
+            _ => Err(ClientError::NotALink {
+                path: path.to_owned(),
+            }),
+        }
     }
 
     /// Figures for `statfs`.
     pub fn statfs(&self) -> StatFs {
+        let view = self.view();
+        let nodes = view.serving().count();
+        let tiers = || {
+            let disk = self.core.config.disk.as_ref().map_or(0, |(_, size)| *size);
+            self.core.memory.capacity() + disk
+        };
         StatFs {
-            block_size: 0,
-            capacity: 0,
-            nodes: 0,
-            mounts: 0,
+            block_size: view.block_size.bytes() as u32,
+            capacity: if nodes > 0 {
+                view.serving().map(|member| member.capacity).sum()
+            } else {
+                tiers()
+            },
+            nodes,
+            mounts: view.mounts.iter().len(),
         }
     }
 
     /// The present view; that of a standalone client has no members, epoch 0, and the one
     /// mount.
     pub fn view(&self) -> Arc<ClusterView> {
-        Arc::new(ClusterView {
-            cluster: millpond_proto::ClusterId([0; 16]),
-            version: 0,
-            epoch: millpond_proto::Epoch(0),
-            block_size: millpond_proto::BlockSize::DEFAULT,
-            members: Vec::new(),
-            mounts: millpond_proto::MountTable::default(),
-        })
+        Arc::clone(self.core.snapshot().view())
+    }
+
+    /// Whether a coordinator is connected: if not, the view is the last one known. A
+    /// standalone client needs none.
+    pub fn is_live(&self) -> bool {
+        self.core.peers.as_ref().is_none_or(|peers| peers.is_live())
+    }
+
+    /// The paths of the mounts that serve this namespace, in order.
+    pub fn mount_paths(&self) -> Vec<MountPath> {
+        let view = self.view();
+        view.mounts.iter().map(|mount| mount.path.clone()).collect()
+    }
+
+    /// How long attributes are believed.
+    pub fn metadata_ttl(&self) -> Duration {
+        self.core.metadata.ttl()
     }
 
     /// Bytes handed to readers so far, by where they came from.
     pub fn sources(&self) -> SourceBytes {
-        SourceBytes::default()
+        self.core.metrics.sources()
     }
 
     /// Bytes of file data that this client itself read from the UFS so far.
     pub fn ufs_bytes(&self) -> u64 {
-        0
+        self.core.metrics.ufs_read_bytes.get()
+    }
+
+    /// The client's connections to the cache nodes; none for a standalone client.
+    pub fn block_client(&self) -> Option<BlockClient> {
+        self.core.peers.as_ref().map(|peers| peers.client.clone())
     }
 
     /// Where blocks `blocks` (cut at the file's end) of the file `path` should be and are.
     ///
     /// # Errors
-    /// As [`FileSystem::open`].
+    /// As [`FileSystem::open`]. A node that does not answer is no error.
     pub async fn locate(
         &self,
         path: &str,
-        blocks: std::ops::Range<u64>,
+        blocks: Range<u64>,
     ) -> Result<FileLocation, ClientError> {
-        Err(ClientError::ShutDown)
+        let file = self.open(path).await?;
+        let attr = file.attr().clone();
+        Ok(FileLocation {
+            block_size: self.core.layout.block_size(),
+            blocks: self.core.locate(file.file_id(), attr.size, blocks).await,
+            attr,
+        })
     }
 
     /// What `node` counts, asked of the node itself.
@@ -144,10 +254,22 @@ impl FileSystem {
     /// `NotFound` if the view has no such node; `Unavailable` or `Timeout` if it does not
     /// answer.
     pub async fn node_stats(&self, node: NodeId) -> Result<NodeStats, ClientError> {
-        Err(ClientError::ShutDown)
+        self.core.node_stats(node).await
     }
 
-    /// Ends all tasks and closes all connections. Reads under way fail with
-    /// [`ClientError::ShutDown`].
-    pub async fn shutdown(&self) {}
+    /// Ends all tasks and closes all connections, within about a second. Reads under way
+    /// fail with [`ClientError::ShutDown`]; blocks on their way to the local disk tier are
+    /// given a moment to arrive.
+    pub async fn shutdown(&self) {
+        if let Some(disk) = &self.core.disk {
+            disk.drain(Duration::from_millis(600)).await;
+        }
+        self.core.tasks.stop(Duration::from_millis(300)).await;
+        if let Some(peers) = &self.core.peers {
+            peers.shutdown().await;
+        }
+        if let Some(disk) = &self.core.disk {
+            disk.close();
+        }
+    }
 }

@@ -5,6 +5,18 @@
 //! - [`FileHandle`] reads one version of one file: local memory, local disk, the nodes that
 //!   own its blocks, and the UFS itself, whichever answers first.
 //!
+//! | module | holds |
+//! |---|---|
+//! | `filesystem`, `file` | the API |
+//! | `connect` | how a client becomes part of a cluster |
+//! | `core`, `tasks`, `flights`, `budget` | shared state; tasks; single-flight; the memory limit |
+//! | `snapshot`, `namespace` | the view of the moment; which mount holds a path |
+//! | `lookup`, `listing`, `metadata` | attributes, directories, and their cache |
+//! | `pieces`, `readahead` | the planner and the sequential-stream detector, both pure |
+//! | `fetch`, `peers` | one fetch per piece; the race of the sources |
+//! | `memory`, `disk` | the local tiers |
+//! | `location`, `sources`, `metrics` | where blocks are; where bytes came from; counters |
+//!
 //! # Invariants
 //! - A read returns bytes of exactly one version of the file, or an error.
 //! - Memory for data never exceeds [`ClientConfig::memory`], whatever is read.
@@ -12,12 +24,31 @@
 //!   read from the UFS directly.
 
 mod attr;
+mod budget;
 mod config;
+mod connect;
+mod core;
+mod disk;
 mod error;
+mod fetch;
 mod file;
 mod filesystem;
+mod flights;
+mod listing;
 mod location;
+mod lookup;
+mod memory;
+mod metadata;
+mod metrics;
+mod namespace;
+mod peers;
+mod pieces;
+mod readahead;
+mod snapshot;
 mod sources;
+mod tasks;
+#[cfg(test)]
+mod tests;
 
 pub use attr::{Attr, DirEntry, FileKind, StatFs};
 pub use config::ClientConfig;

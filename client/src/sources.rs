@@ -1,6 +1,6 @@
 //! Where the bytes that readers got came from.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +15,9 @@ pub struct SourceBytes {
     pub memory: u64,
     /// The client's own disk tier.
     pub disk: u64,
-    /// A cache node that already held them.
+    /// A cache node that already held them, or had them from another node.
     pub peer: u64,
-    /// The UFS: read by this client, or by a cache node for this client's request.
+    /// The UFS: read by this client, or by a cache node for a request like this client's.
     pub ufs: u64,
 }
 
@@ -26,43 +26,35 @@ impl SourceBytes {
     pub const fn total(&self) -> u64 {
         self.memory + self.disk + self.peer + self.ufs
     }
+
+    pub(crate) const fn add(&mut self, origin: Origin, bytes: u64) {
+        match origin {
+            Origin::Memory => self.memory += bytes,
+            Origin::Disk => self.disk += bytes,
+            Origin::Peer => self.peer += bytes,
+            Origin::Ufs => self.ufs += bytes,
+        }
+    }
+}
+
+impl AddAssign for SourceBytes {
+    fn add_assign(&mut self, other: Self) {
+        self.memory += other.memory;
+        self.disk += other.disk;
+        self.peer += other.peer;
+        self.ufs += other.ufs;
+    }
 }
 
 /// Where a piece of data came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Origin {
+    /// The local memory tier.
     Memory,
+    /// The local disk tier.
     Disk,
+    /// A cache node that had it.
     Peer,
+    /// The UFS, directly or through a cache node that filled.
     Ufs,
-}
-
-/// The running totals behind [`SourceBytes`].
-#[derive(Debug, Default)]
-pub(crate) struct SourceCounters {
-    memory: AtomicU64,
-    disk: AtomicU64,
-    peer: AtomicU64,
-    ufs: AtomicU64,
-}
-
-impl SourceCounters {
-    pub(crate) fn add(&self, origin: Origin, bytes: u64) {
-        let counter = match origin {
-            Origin::Memory => &self.memory,
-            Origin::Disk => &self.disk,
-            Origin::Peer => &self.peer,
-            Origin::Ufs => &self.ufs,
-        };
-        counter.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn snapshot(&self) -> SourceBytes {
-        SourceBytes {
-            memory: self.memory.load(Ordering::Relaxed),
-            disk: self.disk.load(Ordering::Relaxed),
-            peer: self.peer.load(Ordering::Relaxed),
-            ufs: self.ufs.load(Ordering::Relaxed),
-        }
-    }
 }

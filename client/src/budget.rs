@@ -1,0 +1,148 @@
+//! The memory budget: how the one limit is divided, and permits for data in flight.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::pieces::TRANSFER;
+
+/// Bytes of memory that one transfer or copy may use until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _held: OwnedSemaphorePermit,
+}
+
+/// Memory for data, divided. The parts add up to the client's limit.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// Bytes for the local memory tier.
+    pub(crate) tier: u64,
+    /// For transfers that a reader waits for.
+    demand: Arc<Semaphore>,
+    /// For transfers that no reader waits for yet; readers may use it too.
+    ahead: Arc<Semaphore>,
+    /// For a second transfer of a piece beside a slow first one.
+    hedge: Arc<Semaphore>,
+    /// For putting blocks together before they go to the local disk tier.
+    spill: Arc<Semaphore>,
+}
+
+/// More than this in flight gains nothing: it is a 10 Gbit/s link with 100 ms to the store.
+const MOST_IN_FLIGHT: u64 = 128 << 20;
+
+impl Budget {
+    /// Divides `memory` bytes. `spill_block` is the block size if there is a disk tier.
+    ///
+    /// A quarter is for transfers (at least 4 MiB), one to four blocks for putting blocks
+    /// together, the rest is the tier.
+    ///
+    /// # Errors
+    /// The least memory that would do, if `memory` is less.
+    pub(crate) fn divide(memory: u64, spill_block: Option<u64>) -> Result<Self, u64> {
+        let in_flight = (memory / 4).clamp(4 * TRANSFER, MOST_IN_FLIGHT);
+        let spill = spill_block.map_or(0, |block| (memory / 8 / block).clamp(1, 4) * block);
+        let least = 8 * TRANSFER + spill_block.map_or(0, |block| 2 * block);
+        if memory < least {
+            return Err(least);
+        }
+        let demand = in_flight / 4;
+        let hedge = in_flight / 4 / 2;
+        let hedge = hedge.max(TRANSFER);
+        let ahead = in_flight - demand - hedge;
+        let permits = |bytes: u64| {
+            let most = Semaphore::MAX_PERMITS as u64;
+            Arc::new(Semaphore::new(bytes.min(most) as usize))
+        };
+        Ok(Self {
+            tier: memory - in_flight - spill,
+            demand: permits(demand),
+            ahead: permits(ahead),
+            hedge: permits(hedge),
+            spill: permits(spill),
+        })
+    }
+
+    /// Memory for `bytes` (at most a piece) that a reader waits for, as soon as there is some.
+    pub(crate) async fn demand(&self, bytes: u32) -> Permit {
+        for pool in [&self.demand, &self.ahead] {
+            if let Ok(held) = Arc::clone(pool).try_acquire_many_owned(bytes) {
+                return Permit { _held: held };
+            }
+        }
+        wait(&self.demand, bytes).await
+    }
+
+    /// Memory for `bytes` read ahead, if there is some now.
+    pub(crate) fn try_ahead(&self, bytes: u32) -> Option<Permit> {
+        try_now(&self.ahead, bytes)
+    }
+
+    /// Memory for `bytes` of a hedge, if there is some now.
+    pub(crate) fn try_hedge(&self, bytes: u32) -> Option<Permit> {
+        try_now(&self.hedge, bytes)
+    }
+
+    /// Memory for a whole block of `bytes`, as soon as there is some.
+    pub(crate) async fn spill(&self, bytes: u32) -> Permit {
+        wait(&self.spill, bytes).await
+    }
+}
+
+fn try_now(pool: &Arc<Semaphore>, bytes: u32) -> Option<Permit> {
+    let held = Arc::clone(pool).try_acquire_many_owned(bytes).ok()?;
+    Some(Permit { _held: held })
+}
+
+async fn wait(pool: &Arc<Semaphore>, bytes: u32) -> Permit {
+    let held = Arc::clone(pool).acquire_many_owned(bytes).await;
+    Permit {
+        _held: held.expect("the semaphores of a budget are never closed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The parts are the whole, each can hold what it is for, and the tier is no sliver.
+        #[test]
+        fn the_parts_add_up(mib in 1u64..4096, block_bits in 16u32..=26, disk in any::<bool>()) {
+            let memory = mib << 20;
+            let block = disk.then_some(1u64 << block_bits);
+            match Budget::divide(memory, block) {
+                Ok(budget) => {
+                    let free = |s: &Semaphore| s.available_permits() as u64;
+                    let parts = budget.tier
+                        + free(&budget.demand)
+                        + free(&budget.ahead)
+                        + free(&budget.hedge)
+                        + free(&budget.spill);
+                    prop_assert_eq!(parts, memory);
+                    prop_assert!(budget.tier >= memory / 4);
+                    prop_assert!(free(&budget.demand) >= TRANSFER);
+                    prop_assert!(free(&budget.hedge) >= TRANSFER);
+                    prop_assert!(free(&budget.ahead) >= TRANSFER);
+                    prop_assert!(free(&budget.spill) >= block.unwrap_or(0));
+                }
+                Err(least) => prop_assert!(least > memory),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn readers_use_what_readahead_leaves_and_never_less_than_their_own() {
+        let budget = Budget::divide(8 << 20, None).unwrap();
+        let mib = TRANSFER as u32;
+        let ahead: Vec<_> = std::iter::from_fn(|| budget.try_ahead(mib)).collect();
+        assert_eq!(ahead.len(), 2);
+        let reader = budget.demand(mib).await;
+        drop(ahead);
+        let more = [budget.demand(mib).await, budget.demand(mib).await];
+        assert!(budget.try_ahead(mib).is_none());
+        drop((reader, more));
+        assert!(budget.try_ahead(mib).is_some());
+    }
+}

@@ -1,0 +1,111 @@
+//! What all parts of one client share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use arc_swap::ArcSwap;
+use millpond_net::control::Routing;
+use millpond_ufs::UfsContext;
+
+use crate::budget::Budget;
+use crate::config::ClientConfig;
+use crate::disk::LocalDisk;
+use crate::error::ClientError;
+use crate::fetch::Fetched;
+use crate::flights::Flights;
+use crate::lookup::Looked;
+use crate::memory::LocalMemory;
+use crate::metadata::MetadataCache;
+use crate::metrics::ClientMetrics;
+use crate::peers::Peers;
+use crate::pieces::{Layout, PieceId};
+use crate::snapshot::Snapshot;
+use crate::tasks::Tasks;
+
+/// One client: its state and its resources. The logic is in the modules that use it.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: ClientConfig,
+    pub(crate) layout: Layout,
+    pub(crate) budget: Budget,
+    pub(crate) memory: LocalMemory,
+    pub(crate) disk: Option<LocalDisk>,
+    pub(crate) metadata: MetadataCache,
+    pub(crate) metrics: ClientMetrics,
+    pub(crate) ufs_context: UfsContext,
+    /// None for a client without a cluster.
+    pub(crate) peers: Option<Peers>,
+    pub(crate) tasks: Tasks,
+    /// Pieces on their way.
+    pub(crate) fetches: Arc<Flights<PieceId, Fetched>>,
+    /// Attributes on their way, by mount table generation and path.
+    pub(crate) lookups: Arc<Flights<(u64, String), Looked>>,
+    /// Handles that are read sequentially now: they share the window of reading ahead.
+    pub(crate) streaming: AtomicUsize,
+    snapshot: ArcSwap<Snapshot>,
+}
+
+/// What a [`Core`] is made of besides its settings.
+pub(crate) struct Parts {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) metrics: ClientMetrics,
+    pub(crate) ufs_context: UfsContext,
+    pub(crate) peers: Option<Peers>,
+    pub(crate) tasks: Tasks,
+}
+
+impl Core {
+    /// Puts a client together; opens the local disk tier if there is to be one.
+    pub(crate) async fn new(config: ClientConfig, parts: Parts) -> Result<Arc<Self>, ClientError> {
+        let block_size = parts.snapshot.view().block_size;
+        let spill = config.disk.as_ref().map(|_| block_size.bytes());
+        let budget = Budget::divide(config.memory, spill).map_err(|least| ClientError::Config {
+            setting: "memory",
+            why: format!("at least {least} bytes are needed"),
+        })?;
+        let disk = match &config.disk {
+            Some((dir, capacity)) => {
+                let cluster = parts.peers.is_some().then(|| parts.snapshot.view().cluster);
+                let backlog = budget.tier / 2;
+                Some(LocalDisk::open(dir, *capacity, cluster, block_size, backlog).await?)
+            }
+            None => None,
+        };
+        Ok(Arc::new(Self {
+            layout: Layout::new(block_size),
+            memory: LocalMemory::new(budget.tier),
+            metadata: MetadataCache::new(config.metadata_ttl),
+            fetches: Flights::new(),
+            lookups: Flights::new(),
+            streaming: AtomicUsize::new(0),
+            snapshot: ArcSwap::from_pointee(parts.snapshot),
+            metrics: parts.metrics,
+            ufs_context: parts.ufs_context,
+            peers: parts.peers,
+            tasks: parts.tasks,
+            budget,
+            disk,
+            config,
+        }))
+    }
+
+    /// The present view, ring and stores.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Goes over to a later view.
+    pub(crate) fn advance(&self, routing: Arc<Routing>) {
+        let before = self.snapshot();
+        if let Some(peers) = &self.peers {
+            peers.retain(&routing.view);
+        }
+        self.snapshot.store(Arc::new(before.next(routing)));
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+    }
+}

@@ -1,0 +1,369 @@
+//! One race of the sources of a piece: owner, next replica, UFS; the first success wins.
+//!
+//! A source that fails is followed by the next at once. One that is late is first asked
+//! whether it lives ([`Op::Probe`] costs nothing and must at least be acknowledged): a node
+//! that fills a block from a slow UFS does so for all clients, and asking the UFS again for
+//! the same bytes would only make it slower. One that does not live is given up; one that
+//! lives and is very late is joined by the UFS itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use millpond_net::NetError;
+use millpond_net::block_client::Peer;
+use millpond_proto::wire::frame::{BlockSource, Op, Request, Tier};
+use millpond_proto::{Epoch, ErrorKind, NodeId};
+use tokio::time::{Instant, sleep_until};
+
+use super::OpenFile;
+use crate::budget::Permit;
+use crate::core::Core;
+use crate::error::ClientError;
+use crate::metrics::Fallback;
+use crate::peers::Peers;
+use crate::pieces::Piece;
+use crate::snapshot::Snapshot;
+use crate::sources::Origin;
+
+/// How long a late node may take to show that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(700);
+
+/// Races the sources of `piece` once.
+///
+/// # Errors
+/// The UFS's error if it was asked, for it alone knows; else the last node's.
+pub(super) async fn run(
+    core: &Arc<Core>,
+    file: &Arc<OpenFile>,
+    piece: Piece,
+    deadline: Instant,
+) -> Result<(Bytes, Origin), ClientError> {
+    let snapshot = core.snapshot();
+    let mut sources = VecDeque::new();
+    if let Some(peers) = &core.peers {
+        if snapshot.has_no_nodes() {
+            core.metrics.count_fallback(Fallback::NoNodes);
+        }
+        let owners = snapshot.owners(&piece.id.block);
+        sources.extend(owners.into_iter().map(|peer| Source::Node(peers, peer)));
+    }
+    sources.push_back(Source::Ufs);
+    let race = Race {
+        core,
+        file,
+        piece,
+        deadline,
+        snapshot,
+        sources,
+        running: FuturesUnordered::new(),
+        transfers: 0,
+        alarm: None,
+        verdict: None,
+        permits: Vec::new(),
+    };
+    race.run().await
+}
+
+enum Source<'a> {
+    Node(&'a Peers, Peer),
+    Ufs,
+}
+
+/// What one of the futures of a race has to say.
+enum Event<'a> {
+    Node(NodeEnd<'a>),
+    Ufs(Result<Bytes, ClientError>),
+    /// Whether the node of the transfer under way lives.
+    Lives(&'a Peers, Peer, bool),
+}
+
+struct NodeEnd<'a> {
+    peers: &'a Peers,
+    node: NodeId,
+    took: Duration,
+    result: Result<(Bytes, Tier, Epoch), NetError>,
+}
+
+/// What to do about a node that is late, and when.
+enum Alarm<'a> {
+    /// Ask whether it lives.
+    Ask(Instant, &'a Peers, Peer),
+    /// It did not say so.
+    GiveUp(Instant),
+    /// It lives and is still late.
+    Join(Instant),
+}
+
+impl Alarm<'_> {
+    const fn at(&self) -> Instant {
+        match self {
+            Self::Ask(at, ..) | Self::GiveUp(at) | Self::Join(at) => *at,
+        }
+    }
+}
+
+struct Race<'a> {
+    core: &'a Arc<Core>,
+    file: &'a Arc<OpenFile>,
+    piece: Piece,
+    deadline: Instant,
+    snapshot: Arc<Snapshot>,
+    /// Those not asked yet.
+    sources: VecDeque<Source<'a>>,
+    running: FuturesUnordered<BoxFuture<'a, Event<'a>>>,
+    /// How many of `running` may bring the piece.
+    transfers: usize,
+    alarm: Option<Alarm<'a>>,
+    verdict: Option<ClientError>,
+    /// Memory for transfers beside the first.
+    permits: Vec<Permit>,
+}
+
+impl<'a> Race<'a> {
+    async fn run(mut self) -> Result<(Bytes, Origin), ClientError> {
+        self.start_next();
+        loop {
+            if self.transfers == 0 {
+                let untold = || self.core.too_late("reading", &self.file.path);
+                return Err(self.verdict.take().unwrap_or_else(untold));
+            }
+            let alarm = self.alarm.as_ref().map(Alarm::at);
+            tokio::select! {
+                Some(event) = self.running.next() => match event {
+                    Event::Node(end) => {
+                        if let Some(fetched) = self.node_ended(end) {
+                            return Ok(fetched);
+                        }
+                    }
+                    Event::Ufs(Ok(data)) => return Ok((data, Origin::Ufs)),
+                    Event::Ufs(Err(error)) => self.ufs_failed(error),
+                    Event::Lives(peers, peer, lives) => self.answered(peers, &peer, lives),
+                },
+                () = sleep_until(alarm.unwrap_or(self.deadline)), if alarm.is_some() => {
+                    self.ring_alarm();
+                }
+                () = sleep_until(self.deadline) => {
+                    let late = self.core.too_late("reading", &self.file.path);
+                    return Err(self.verdict.take().unwrap_or(late));
+                }
+            }
+        }
+    }
+
+    fn start_next(&mut self) {
+        match self.sources.pop_front() {
+            Some(Source::Node(peers, peer)) => {
+                let at = Instant::now() + peers.patience(&peer);
+                self.alarm = Some(Alarm::Ask(at, peers, peer.clone()));
+                self.transfers += 1;
+                self.running
+                    .push(Box::pin(self.read_from_node(peers, peer)));
+            }
+            Some(Source::Ufs) => {
+                self.alarm = None;
+                self.transfers += 1;
+                self.running.push(Box::pin(self.read_from_ufs()));
+            }
+            None => self.alarm = None,
+        }
+    }
+
+    fn read_from_node(
+        &self,
+        peers: &'a Peers,
+        peer: Peer,
+    ) -> impl Future<Output = Event<'a>> + Send + 'a {
+        let request = Request {
+            source: Some(BlockSource {
+                mount: self.file.mount,
+                path: self.file.below.clone(),
+                version: self.file.version.clone(),
+            }),
+            ..self.request(Op::Read)
+        };
+        let deadline = self.deadline;
+        async move {
+            let started = Instant::now();
+            let result = async {
+                let response = peers.client.request(&peer, &request, deadline).await?;
+                let (tier, epoch) = (response.head.tier, response.head.epoch);
+                let data = response.read_data().await?;
+                Ok((data.bytes, tier, epoch))
+            };
+            Event::Node(NodeEnd {
+                peers,
+                node: peer.id,
+                result: result.await,
+                took: started.elapsed(),
+            })
+        }
+    }
+
+    fn read_from_ufs(&self) -> impl Future<Output = Event<'a>> + Send + 'a {
+        let (core, file, range) = (self.core, self.file, self.piece.range());
+        async move {
+            let ufs = &*file.ufs;
+            let read = millpond_ufs::read_to_bytes(ufs, &file.below, &file.version, range).await;
+            Event::Ufs(match read {
+                Ok(data) => {
+                    core.metrics.ufs_read_bytes.inc_by(data.len() as u64);
+                    Ok(data)
+                }
+                Err(error) => Err(match error.kind() {
+                    ErrorKind::Stale | ErrorKind::NotFound => ClientError::Stale {
+                        path: file.path.clone(),
+                    },
+                    _ => error.into(),
+                }),
+            })
+        }
+    }
+
+    fn request(&self, op: Op) -> Request {
+        Request {
+            op,
+            epoch: self.snapshot.view().epoch,
+            block: self.piece.id.block,
+            offset: self.piece.offset,
+            len: self.piece.len,
+            file_size: self.file.size,
+            // The block client fills in the time that is left.
+            deadline_ms: 0,
+            source: None,
+        }
+    }
+
+    /// Takes a node's answer: the piece, or the next source.
+    fn node_ended(&mut self, end: NodeEnd<'a>) -> Option<(Bytes, Origin)> {
+        self.transfers -= 1;
+        match end.result {
+            Ok((data, tier, epoch)) => {
+                end.peers.answered(end.node, end.took);
+                end.peers.hint(epoch);
+                self.core.metrics.peer_read_bytes.inc_by(data.len() as u64);
+                let origin = match tier {
+                    Tier::Ufs => Origin::Ufs,
+                    Tier::Memory | Tier::Disk | Tier::Peer | Tier::None => Origin::Peer,
+                };
+                Some((data, origin))
+            }
+            Err(error) => {
+                if let Some(epoch) = error.epoch() {
+                    end.peers.hint(epoch);
+                }
+                self.node_failed(end.node, error);
+                None
+            }
+        }
+    }
+
+    fn node_failed(&mut self, node: NodeId, error: NetError) {
+        let reason = reason(&error);
+        tracing::debug!(%node, block = %self.piece.id.block, %error, "next source");
+        self.core.metrics.count_fallback(reason);
+        if reason == Fallback::Refused {
+            // Only the UFS can say whether that is so.
+            self.sources.retain(|s| matches!(s, Source::Ufs));
+        }
+        let ufs_spoke = matches!(
+            self.verdict,
+            Some(ClientError::Ufs(_) | ClientError::Stale { .. })
+        );
+        if !ufs_spoke {
+            self.verdict = Some(error.into());
+        }
+        self.start_next();
+    }
+
+    fn ufs_failed(&mut self, error: ClientError) {
+        self.transfers -= 1;
+        let again = error.kind().try_next_source();
+        self.verdict = Some(error);
+        // A node may still have the version that the UFS has no more; so a transfer under
+        // way is waited for, but no new one is begun for a lost cause.
+        if again && self.transfers == 0 {
+            self.start_next();
+        }
+    }
+
+    fn answered(&mut self, peers: &'a Peers, peer: &Peer, lives: bool) {
+        // The transfer that was asked about may have ended meanwhile.
+        if !matches!(self.alarm, Some(Alarm::GiveUp(_))) {
+            return;
+        }
+        if lives {
+            let at = Instant::now() + peers.slow_after(peer);
+            self.alarm = Some(Alarm::Join(at));
+        } else {
+            self.hedge(Fallback::Hung);
+        }
+    }
+
+    fn ring_alarm(&mut self) {
+        match self.alarm.take() {
+            Some(Alarm::Ask(_, peers, peer)) => {
+                let until = Instant::now() + SIGN_OF_LIFE;
+                let request = self.request(Op::Probe);
+                self.alarm = Some(Alarm::GiveUp(until));
+                self.running.push(Box::pin(async move {
+                    let lives = match peers.client.request(&peer, &request, until).await {
+                        Ok(_) => true,
+                        // An answer is a sign of life, whatever it says.
+                        Err(NetError::Refused { .. } | NetError::Reset { .. }) => true,
+                        Err(_) => false,
+                    };
+                    Event::Lives(peers, peer, lives)
+                }));
+            }
+            Some(Alarm::GiveUp(_)) => self.hedge(Fallback::Hung),
+            Some(Alarm::Join(_)) => {
+                self.sources.retain(|s| matches!(s, Source::Ufs));
+                self.hedge(Fallback::Slow);
+            }
+            None => {}
+        }
+    }
+
+    /// Begins the next transfer beside the one under way; instead of it if there is no
+    /// memory for both.
+    fn hedge(&mut self, reason: Fallback) {
+        self.alarm = None;
+        if self.sources.is_empty() {
+            return;
+        }
+        self.core.metrics.count_fallback(reason);
+        self.core.metrics.hedges.inc();
+        match self.core.budget.try_hedge(self.piece.len) {
+            Some(permit) => self.permits.push(permit),
+            None => {
+                self.running.clear();
+                self.transfers = 0;
+            }
+        }
+        self.start_next();
+    }
+}
+
+fn reason(error: &NetError) -> Fallback {
+    match error {
+        NetError::Down { .. } => Fallback::BreakerOpen,
+        NetError::Silent { .. } => Fallback::Hung,
+        _ => match error.kind() {
+            ErrorKind::Unavailable => Fallback::Unreachable,
+            ErrorKind::Timeout => Fallback::Timeout,
+            ErrorKind::Busy => Fallback::Busy,
+            ErrorKind::Corrupt => Fallback::Corrupt,
+            ErrorKind::Internal => Fallback::Failed,
+            ErrorKind::NotFound
+            | ErrorKind::Invalid
+            | ErrorKind::Unsupported
+            | ErrorKind::Denied
+            | ErrorKind::Stale => Fallback::Refused,
+        },
+    }
+}
