@@ -5,3 +5,4 @@
 //!   down again whatever happens.
 
 pub mod process_cluster;
+pub mod read;
