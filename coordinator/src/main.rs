@@ -11,6 +11,10 @@ use millpond_coordinator::{CoordinatorArgs, run_with_args};
 /// `cache-node --join HOST:7000`. Its replicated log is in --data-dir; as long as that
 /// directory lives, nothing that was acknowledged is lost.
 #[derive(Parser)]
+///
+/// Every setting can also be given in the --config file, or in the environment: MILLPOND_LISTEN
+/// for `listen`, MILLPOND_LOG__LEVEL for `level` in section `[log]`. Flags win over the
+/// environment, the environment over the file.
 #[command(name = "coordinator", version)]
 struct Cli {
     #[command(flatten)]

@@ -47,10 +47,10 @@ openraft::declare_raft_types!(
 );
 
 /// How many entries after the last snapshot bring about the next.
-pub const SNAPSHOT_EVERY: u64 = 1000;
+pub const SNAPSHOT_EVERY: u64 = 256;
 
 /// How many entries stay in the log behind a snapshot, for a follower that is a bit late.
-const KEEP_BEHIND_SNAPSHOT: u64 = 200;
+const KEEP_BEHIND_SNAPSHOT: u64 = 64;
 
 /// The most commands under way at once; more are answered Busy.
 const MAX_PROPOSALS: usize = 256;
@@ -70,6 +70,7 @@ const MEMBER: u64 = 1;
 /// A running member of the consensus.
 pub struct Consensus {
     raft: Raft<Types>,
+    db: db::Db,
     published: watch::Receiver<Published>,
     proposals: Semaphore,
 }
@@ -99,17 +100,23 @@ impl Consensus {
         let machine = machine::Machine::open(db.clone()).await.map_err(open)?;
         let published = machine.published();
 
-        let log = log::LogStore::new(db);
+        let log = log::LogStore::new(db.clone());
         let network = network::SingleMember;
         let raft = Raft::new(MEMBER, config()?, network, log, machine).await;
         let raft = raft.map_err(ConsensusError::start)?;
         let consensus = Self {
             raft,
+            db,
             published,
             proposals: Semaphore::new(MAX_PROPOSALS),
         };
-        consensus.elect(addr).await?;
-        Ok(consensus)
+        match consensus.elect(addr).await {
+            Ok(()) => Ok(consensus),
+            Err(error) => {
+                consensus.shutdown().await;
+                Err(error)
+            }
+        }
     }
 
     async fn elect(&self, addr: &str) -> Result<(), ConsensusError> {
@@ -203,11 +210,12 @@ impl Consensus {
         }
     }
 
-    /// Stops; what was acknowledged is on disk already.
+    /// Stops and releases the files; what was acknowledged is on disk already.
     pub async fn shutdown(&self) {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "consensus did not stop in good order");
         }
+        self.db.close().await;
     }
 }
 
@@ -219,7 +227,7 @@ fn config() -> Result<Arc<Config>, ConsensusError> {
         election_timeout_max: 2000,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
         max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
-        purge_batch_size: 64,
+        purge_batch_size: 32,
         ..Config::default()
     };
     let config = config.validate().map_err(ConsensusError::start)?;

@@ -26,12 +26,9 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<Outcome, Refused> {
         let node = self.node_of(join)?;
-        let known = match self.members.get_mut(&node) {
-            None => {
-                self.admit(node, join, effects)?;
-                return Ok(Outcome::Joined(node));
-            }
-            Some(known) => known,
+        let Some(known) = self.members.get_mut(&node) else {
+            self.admit(node, join, effects)?;
+            return Ok(Outcome::Joined(node));
         };
 
         let before = known.member.clone();

@@ -2,9 +2,12 @@
 //!
 //! Every call runs on a blocking thread, because a durable commit waits for the disk.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction,
 };
@@ -19,10 +22,10 @@ pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::
 /// redb's page cache: the state is small, and the log is read once, at start.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// The open database. Clones share it.
+/// The database, open until [`close`](Self::close). Clones share it.
 #[derive(Clone)]
 pub(super) struct Db {
-    inner: Arc<Database>,
+    inner: Arc<RwLock<Option<Database>>>,
 }
 
 /// The database could not do something.
@@ -31,6 +34,9 @@ pub enum DbError {
     /// redb failed.
     #[error("database: {0}")]
     Redb(#[source] Box<redb::Error>),
+    /// The file or its directory cannot be opened.
+    #[error("database: {0}")]
+    Io(#[source] std::io::Error),
     /// A value is not what this release writes.
     #[error("database: cannot read {what}: {source}")]
     Decode {
@@ -56,16 +62,42 @@ impl<E: Into<redb::Error>> From<E> for DbError {
 impl Db {
     /// Opens or creates the file; repairs it if the last process was killed.
     pub(super) fn open(path: &Path) -> Result<Self, DbError> {
+        // The log holds the credentials of mounts.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(DbError::Io)?;
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        let inner = builder.create(path)?;
+        let inner = builder.create_file(file)?;
+        // A new file is only as durable as its entry in the directory.
+        let dir = path.parent().unwrap_or_else(|| Path::new("."));
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(DbError::Io)?;
         // Both tables exist from now on, so that readers need not care.
         let tx = inner.begin_write()?;
         tx.open_table(LOG)?;
         tx.open_table(META)?;
         tx.commit()?;
-        let inner = Arc::new(inner);
+        let inner = Arc::new(RwLock::new(Some(inner)));
         Ok(Self { inner })
+    }
+
+    /// Waits for calls under way and releases the file, whoever still holds a clone: openraft's
+    /// tasks end some time after it says that it has stopped.
+    pub(super) async fn close(&self) {
+        let db = Arc::clone(&self.inner);
+        let closed = blocking(move || {
+            drop(db.write().take());
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "the database was not closed in good order");
+        }
     }
 
     /// One transaction that is on disk when the call returns.
@@ -91,7 +123,8 @@ impl Db {
     ) -> Result<T, DbError> {
         let db = Arc::clone(&self.inner);
         blocking(move || {
-            let mut tx = db.begin_write()?;
+            let db = db.read();
+            let mut tx = db.as_ref().ok_or(DbError::Stopping)?.begin_write()?;
             tx.set_durability(durability)?;
             let done = change(&tx)?;
             tx.commit()?;
@@ -106,7 +139,11 @@ impl Db {
         query: impl FnOnce(&ReadTransaction) -> Result<T, DbError> + Send + 'static,
     ) -> Result<T, DbError> {
         let db = Arc::clone(&self.inner);
-        blocking(move || query(&db.begin_read()?)).await
+        blocking(move || {
+            let db = db.read();
+            query(&db.as_ref().ok_or(DbError::Stopping)?.begin_read()?)
+        })
+        .await
     }
 
     /// The single value called `name`.

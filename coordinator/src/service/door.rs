@@ -166,8 +166,8 @@ pub(super) fn update_mount(
     Ok(change)
 }
 
-/// Basic syntax only: `scheme://…` with a scheme that has a driver. The driver checks the rest
-/// when someone uses the mount.
+/// Basic syntax only: an absolute path, or `scheme://…` with a scheme that has a driver. The
+/// driver checks the rest when someone uses the mount.
 fn ufs_uri(text: &str) -> Result<String, Failure> {
     let bad = |why: String| {
         Failure::invalid(format!(
@@ -184,8 +184,11 @@ fn ufs_uri(text: &str) -> Result<String, Failure> {
     if text.chars().any(char::is_control) {
         return Err(bad("it has control characters".to_owned()));
     }
+    if text.starts_with('/') {
+        return Ok(text.to_owned());
+    }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(bad("it is no URI with a scheme".to_owned()));
+        return Err(bad("it is neither a URI nor an absolute path".to_owned()));
     };
     let scheme = scheme.to_ascii_lowercase();
     if !SCHEMES.contains(&scheme.as_str()) {
@@ -322,13 +325,13 @@ mod tests {
             "memory:///x",
             "https://host:8443/dir/",
             "http://h",
+            "/data/sets",
         ] {
             assert_eq!(ufs_uri(uri).unwrap(), uri);
         }
         for (uri, why) in [
-            ("", "no URI"),
-            ("/data", "no URI"),
-            ("bucket/prefix", "no URI"),
+            ("", "neither a URI"),
+            ("bucket/prefix", "neither a URI"),
             ("ftp://host/x", "known: s3"),
             ("s3://", "no bucket"),
             ("s3:///prefix", "no bucket"),
