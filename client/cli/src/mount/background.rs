@@ -1,0 +1,112 @@
+//! `--background`: the mount goes on in a process of its own session.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+/// Starts the mount in another process and returns when it is up, or with its error.
+/// Its log goes to a file in `state_dir`, because nobody reads its stderr any more.
+pub(super) async fn start(dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
+    let (mut log, log_path) = open_log(state_dir)?;
+    let begin = log.seek(SeekFrom::End(0)).context("cannot use the log")?;
+    let program = std::env::current_exe().context("cannot find the millpond program itself")?;
+    let mut child = Command::new(program)
+        .args(foreground_arguments(std::env::args_os().skip(1)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log.try_clone().context("cannot use the log")?)
+        .spawn()
+        .context("cannot start the background process")?;
+    let stdout = child.stdout.take().context("the child has no stdout")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let ready = tokio::select! {
+        line = lines.next_line() => line.context("cannot read from the background process")?,
+        () = millpond_process::shutdown::signal() => {
+            child.start_kill().context("cannot stop the background process")?;
+            bail!("interrupted; the background process was stopped");
+        }
+    };
+    if let Some(line) = ready {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()?;
+        tracing::info!(log = %log_path.display(), "the mount goes on in the background");
+        return Ok(());
+    }
+    let status = child.wait().await.context("lost the background process")?;
+    let said = said_since(&mut log, begin).unwrap_or_default();
+    // What the foreground would have printed, and how it would have ended.
+    let mut err = std::io::stderr().lock();
+    let _ = err.write_all(said.as_bytes());
+    match status.code() {
+        Some(code) if !said.is_empty() => std::process::exit(code.max(1)),
+        _ => bail!(
+            "the background process ended ({status}) before {} was mounted; see {}",
+            dir.display(),
+            log_path.display()
+        ),
+    }
+}
+
+/// Leaves the terminal's session, so that its end does not end the mount.
+pub(super) fn detach() {
+    if let Err(error) = rustix::process::setsid() {
+        tracing::debug!(%error, "already the leader of a session");
+    }
+}
+
+fn open_log(state_dir: &Path) -> anyhow::Result<(File, PathBuf)> {
+    std::fs::create_dir_all(state_dir)
+        .with_context(|| format!("cannot create the state directory {}", state_dir.display()))?;
+    let path = state_dir.join("mount.log");
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .read(true)
+        .open(&path)
+        .with_context(|| format!("cannot open the log {}", path.display()))?;
+    Ok((log, path))
+}
+
+/// The same command line with `--detached` for `--background`.
+fn foreground_arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    given
+        .map(|argument| {
+            if argument == "--background" {
+                "--detached".into()
+            } else {
+                argument
+            }
+        })
+        .collect()
+}
+
+/// What was logged after `begin`; the last 64 KiB of it.
+fn said_since(log: &mut File, begin: u64) -> std::io::Result<String> {
+    let end = log.seek(SeekFrom::End(0))?;
+    log.seek(SeekFrom::Start(begin.max(end.saturating_sub(64 << 10))))?;
+    let mut said = Vec::new();
+    log.read_to_end(&mut said)?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_background_process_gets_the_same_flags() {
+        let given = ["mount", "s3://b", "/m", "--background", "--uid", "7"];
+        let passed = foreground_arguments(given.into_iter().map(OsString::from));
+        assert_eq!(
+            passed,
+            ["mount", "s3://b", "/m", "--detached", "--uid", "7"]
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! The settings of a mount: read in layers, checked, and turned into what is used.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use millpond_client::ClientConfig;
+use millpond_fuse::MountOptions;
+use millpond_process::config::{self, ConfigError, ENV_PREFIX, to_toml};
+use millpond_process::logging::{LogArgs, LogConfig};
+use millpond_process::{Size, UsageError, default_data_dir};
+use serde::{Deserialize, Serialize};
+
+use super::MountArgs;
+use crate::options::option_map;
+
+/// The settings as they are written: file, environment and flags laid over the defaults.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    mount: MountSection,
+    log: LogConfig,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct MountSection {
+    coordinators: Vec<String>,
+    memory: Size,
+    cache_dir: Option<PathBuf>,
+    cache_size: Size,
+    state_dir: Option<PathBuf>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    file_mode: String,
+    dir_mode: String,
+    umask: String,
+    allow_other: bool,
+    #[serde(with = "humantime_serde")]
+    metadata_ttl: Duration,
+    read_ahead: Size,
+    admin: String,
+    /// Options of a standalone source's driver.
+    options: BTreeMap<String, String>,
+}
+
+impl Default for MountSection {
+    fn default() -> Self {
+        Self {
+            coordinators: vec!["127.0.0.1:7000".to_owned()],
+            memory: Size::mib(256),
+            cache_dir: None,
+            cache_size: Size::gib(10),
+            state_dir: None,
+            uid: None,
+            gid: None,
+            file_mode: "0644".to_owned(),
+            dir_mode: "0755".to_owned(),
+            umask: "0".to_owned(),
+            allow_other: false,
+            metadata_ttl: Duration::from_secs(1),
+            read_ahead: Size::mib(4),
+            admin: "none".to_owned(),
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// The flags that were given, in the shape of [`Settings`].
+#[derive(Debug, Serialize)]
+struct Flags {
+    mount: MountFlags,
+    log: LogArgs,
+}
+
+#[derive(Debug, Serialize)]
+struct MountFlags {
+    coordinators: Option<Vec<String>>,
+    memory: Option<String>,
+    cache_dir: Option<PathBuf>,
+    cache_size: Option<String>,
+    state_dir: Option<PathBuf>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    file_mode: Option<String>,
+    dir_mode: Option<String>,
+    umask: Option<String>,
+    allow_other: Option<bool>,
+    metadata_ttl: Option<String>,
+    admin: Option<String>,
+    options: Option<BTreeMap<String, String>>,
+}
+
+/// The settings as they are used: checked, no strings left.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) client: ClientConfig,
+    pub(super) mount: MountOptions,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) options: BTreeMap<String, String>,
+    state_dir: Option<PathBuf>,
+}
+
+impl Settings {
+    pub(super) fn load(args: &MountArgs) -> anyhow::Result<Self> {
+        let mut settings: Self =
+            config::load(args.config.as_deref(), ENV_PREFIX, &Flags::of(args)?)?;
+        settings.source(args);
+        Ok(settings)
+    }
+
+    pub(super) const fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    pub(super) fn print(&self) -> anyhow::Result<()> {
+        let text = to_toml(self)?;
+        std::io::stdout().lock().write_all(text.as_bytes())?;
+        Ok(())
+    }
+
+    /// Checks everything that can be checked without asking anyone.
+    pub(super) fn plan(&self) -> anyhow::Result<Plan> {
+        let mount = &self.mount;
+        // A change in the store shows when first the client's and then the kernel's copy
+        // ran out: each gets half of the time that the user allows.
+        let ttl = mount.metadata_ttl / 2;
+        let client = ClientConfig {
+            coordinators: mount.coordinators.clone(),
+            memory: mount.memory.bytes(),
+            disk: mount
+                .cache_dir
+                .clone()
+                .map(|dir| (dir, mount.cache_size.bytes())),
+            metadata_ttl: ttl,
+            ..ClientConfig::default()
+        };
+        client
+            .validate()
+            .map_err(|error| UsageError(error.to_string()))?;
+        let read_ahead_kb = u32::try_from(mount.read_ahead.bytes() >> 10)
+            .map_err(|_| ConfigError::invalid("mount.read_ahead", "it must be below 4TiB"))?;
+        let defaults = MountOptions::default();
+        let options = MountOptions {
+            uid: mount.uid.unwrap_or(defaults.uid),
+            gid: mount.gid.unwrap_or(defaults.gid),
+            file_mode: octal("file-mode", &mount.file_mode)?,
+            dir_mode: octal("dir-mode", &mount.dir_mode)?,
+            umask: octal("umask", &mount.umask)?,
+            allow_other: mount.allow_other,
+            metadata_ttl: ttl,
+            read_ahead_kb,
+            ..defaults
+        };
+        Ok(Plan {
+            client,
+            mount: options,
+            admin: admin_address(&mount.admin)?,
+            options: mount.options.clone(),
+            state_dir: mount.state_dir.clone(),
+        })
+    }
+
+    /// A standalone mount has no cluster.
+    fn source(&mut self, args: &MountArgs) {
+        if args.source.is_some() {
+            self.mount.coordinators.clear();
+        }
+    }
+}
+
+impl Plan {
+    /// Where the state of a mount at `dir` is: each mount point has its own by default, so
+    /// that mounts do not share a certificate and a restart finds the last view.
+    pub(super) fn state_dir(&self, dir: &Path) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| {
+            let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+            let name = dir.to_string_lossy();
+            // `-` is doubled, so that no two directories share a name.
+            let name = name.trim_matches('/').replace('-', "--").replace('/', "-");
+            default_data_dir("mount").join(if name.is_empty() { "-" } else { &name })
+        })
+    }
+}
+
+impl Flags {
+    fn of(args: &MountArgs) -> Result<Self, UsageError> {
+        let options = option_map(args.options.clone())?;
+        Ok(Self {
+            mount: MountFlags {
+                coordinators: given_coordinators(args),
+                memory: args.memory.clone(),
+                cache_dir: args.cache_dir.clone(),
+                cache_size: args.cache_size.clone(),
+                state_dir: args.state_dir.clone(),
+                uid: args.uid,
+                gid: args.gid,
+                file_mode: args.file_mode.clone(),
+                dir_mode: args.dir_mode.clone(),
+                umask: args.umask.clone(),
+                allow_other: args.allow_other.then_some(true),
+                metadata_ttl: args.metadata_ttl.clone(),
+                admin: args.admin.clone(),
+                options: (!options.is_empty()).then_some(options),
+            },
+            log: args.log.clone(),
+        })
+    }
+}
+
+/// The flag is one of all commands with a default of its own, which must not win over a file.
+fn given_coordinators(args: &MountArgs) -> Option<Vec<String>> {
+    let given = &args.coordinator;
+    let is_default = *given == MountSection::default().coordinators;
+    (!given.is_empty() && !is_default).then(|| given.clone())
+}
+
+fn octal(setting: &str, text: &str) -> Result<u32, UsageError> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    u32::from_str_radix(digits, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777)
+        .ok_or_else(|| {
+            UsageError(format!(
+                "--{setting} {text:?} is not a mode: write octal digits, 0 to 7777, like 0644"
+            ))
+        })
+}
+
+fn admin_address(text: &str) -> Result<Option<SocketAddr>, UsageError> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let mut found = text.to_socket_addrs().map_err(|_| not_an_address(text))?;
+    found.next().map(Some).ok_or_else(|| not_an_address(text))
+}
+
+fn not_an_address(text: &str) -> UsageError {
+    UsageError(format!(
+        "--admin {text:?} is not an address: write HOST:PORT like 127.0.0.1:7301, or none"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(octal("umask", "022").unwrap(), 0o22);
+        assert_eq!(octal("umask", "0o755").unwrap(), 0o755);
+        for bad in ["8", "rw-", "", "77777", "-1"] {
+            let error = octal("umask", bad).unwrap_err().to_string();
+            assert!(error.contains("--umask"), "{error}");
+        }
+    }
+
+    #[test]
+    fn defaults_make_a_plan_whose_ttls_add_up() {
+        let plan = Settings::default().plan().unwrap();
+        let total = plan.client.metadata_ttl + plan.mount.metadata_ttl;
+        assert_eq!(total, Duration::from_secs(1));
+        assert_eq!(plan.mount.file_mode, 0o644);
+        assert_eq!(plan.admin, None);
+    }
+
+    #[test]
+    fn settings_without_sense_are_named() {
+        let mut settings = Settings::default();
+        settings.mount.memory = Size::mib(1);
+        let error = settings.plan().unwrap_err().to_string();
+        assert!(error.contains("memory"), "{error}");
+        let mut settings = Settings::default();
+        settings.mount.admin = "here".to_owned();
+        let error = settings.plan().unwrap_err().to_string();
+        assert!(error.contains("--admin"), "{error}");
+    }
+
+    #[test]
+    fn each_mount_point_has_its_own_state() {
+        let plan = Settings::default().plan().unwrap();
+        let state = |dir: &str| plan.state_dir(Path::new(dir));
+        assert_ne!(state("/mnt/a-b"), state("/mnt/a/b"));
+        assert!(state("/mnt/data").ends_with("mount/mnt-data"));
+    }
+}

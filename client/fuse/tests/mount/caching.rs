@@ -1,0 +1,143 @@
+//! What the kernel keeps, and when it lets go of it; what waits for what.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, Instant};
+
+use millpond_fuse::MountOptions;
+use millpond_s3_fixture::{Op, S3Fixture};
+
+use crate::support::{Rig, local, memory, pattern, wait_for};
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn pages_of_an_unchanged_file_stay_in_the_kernel() {
+    let (store, uri) = memory();
+    let data = pattern(1, 2 * MIB);
+    store.put("f", data.clone());
+    let Some(rig) = Rig::new(&uri) else { return };
+    assert!(std::fs::read(rig.path("f")).unwrap() == data);
+    let reads = rig.mounted().stats().reads;
+    assert!(reads > 0);
+    for _ in 0..3 {
+        // Past the TTL, so that attributes are asked for again.
+        std::thread::park_timeout(crate::support::TTL * 3);
+        assert!(std::fs::read(rig.path("f")).unwrap() == data);
+    }
+    assert_eq!(rig.mounted().stats().reads, reads);
+}
+
+#[test]
+fn a_changed_file_shows_its_new_bytes_whole() {
+    let (store, uri) = memory();
+    let Some(rig) = Rig::new({
+        store.put("f", pattern(0, MIB));
+        &uri
+    }) else {
+        return;
+    };
+    let path = rig.path("f");
+    let ino = std::fs::metadata(&path).unwrap().ino();
+    // Longer, shorter, and of equal length.
+    for (seed, len) in [(1, 3 * MIB), (2, MIB / 2), (3, MIB / 2), (4, 0), (5, MIB)] {
+        let before = std::fs::read(&path).unwrap();
+        let after = pattern(seed, len);
+        store.put("f", after.clone());
+        wait_for("the new version", || {
+            // A read that met the change half way fails, it does not mix.
+            let Ok(seen) = std::fs::read(&path) else {
+                return false;
+            };
+            assert!(seen == before || seen == after, "a mix of two versions");
+            seen == after
+        });
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), len as u64);
+    }
+    wait_for("the number that the path had", || {
+        std::fs::metadata(&path).unwrap().ino() == ino
+    });
+}
+
+#[test]
+fn a_reader_keeps_its_version_while_others_see_the_new_one() {
+    let (dir, uri) = local();
+    let (old, new) = (pattern(1, 2 * MIB), pattern(2, 3 * MIB));
+    std::fs::write(dir.path().join("f"), &old).unwrap();
+    let Some(rig) = Rig::new(&uri) else { return };
+    let path = rig.path("f");
+    let reader = File::open(&path).unwrap();
+    let ino = reader.metadata().unwrap().ino();
+    let mut half = vec![0; MIB];
+    reader.read_exact_at(&mut half, 0).unwrap();
+    assert!(half == old[..MIB]);
+
+    let aside = dir.path().join("aside");
+    std::fs::write(&aside, &new).unwrap();
+    std::fs::rename(&aside, dir.path().join("f")).unwrap();
+    wait_for("the new version", || {
+        std::fs::read(&path).is_ok_and(|seen| seen == new)
+    });
+
+    // The reader has its attributes, its pages, and for the rest its bytes or an error.
+    let held = reader.metadata().unwrap();
+    assert_eq!((held.len(), held.ino()), (old.len() as u64, ino));
+    reader.read_exact_at(&mut half, 0).unwrap();
+    assert!(half == old[..MIB]);
+    match reader.read_exact_at(&mut half, MIB as u64) {
+        Ok(()) => assert!(half == old[MIB..]),
+        Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
+    }
+    // A file replaced while open is another file, as anywhere.
+    let second = File::open(&path).unwrap();
+    assert_ne!(second.metadata().unwrap().ino(), ino);
+    let mut all = vec![0; new.len()];
+    second.read_exact_at(&mut all, 0).unwrap();
+    assert!(all == new);
+    drop(reader);
+    assert!(std::fs::read(&path).unwrap() == new);
+}
+
+#[test]
+fn a_slow_read_delays_no_stat() {
+    let fixture_runtime = tokio::runtime::Runtime::new().unwrap();
+    let s3 = fixture_runtime.block_on(S3Fixture::start());
+    s3.create_bucket("b");
+    s3.put("b", "slow", pattern(1, 4 * MIB));
+    s3.put("b", "quick", pattern(2, 100));
+    let one_thread = |options: &mut MountOptions| options.threads = 1;
+    let Some(rig) = Rig::with("s3://b", s3.options(), one_thread) else {
+        return;
+    };
+    let slow = File::open(rig.path("slow")).unwrap();
+    let gate = s3.faults().hold(Some(Op::Get));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut got = vec![0; 1000];
+            slow.read_exact_at(&mut got, 0).unwrap();
+            got
+        });
+        wait_for("the read to arrive at the store", || gate.waiting() > 0);
+        // The only fuser thread answers these, with the store and without.
+        let stats = scope.spawn(|| {
+            for _ in 0..20 {
+                std::thread::park_timeout(crate::support::TTL / 4);
+                assert_eq!(slow.metadata().unwrap().len(), 4 * MIB as u64);
+                assert_eq!(std::fs::metadata(rig.path("quick")).unwrap().len(), 100);
+                assert!(!rig.path("missing").exists());
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !stats.is_finished() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        let (in_time, read_hung) = (stats.is_finished(), !reader.is_finished());
+        gate.release();
+        assert!(in_time, "stat waited for the read");
+        assert!(read_hung, "the read was not slow");
+        assert!(reader.join().unwrap() == pattern(1, 4 * MIB)[..1000]);
+    });
+    drop(slow);
+    drop(rig);
+    fixture_runtime.block_on(s3.shutdown());
+}
