@@ -1,0 +1,307 @@
+//! The node's counters: one set, read by Prometheus and by heartbeats alike.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
+};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use millpond_proto::wire::frame::Tier;
+use millpond_proto::{ErrorKind, NodeStats};
+use millpond_store::Store;
+
+/// The metrics of one node.
+#[derive(Debug)]
+pub struct NodeMetrics {
+    started: Instant,
+    block_reads: Family<ReadLabels, Counter>,
+    fills: Family<FillLabels, Counter>,
+    fill_duration: Family<FillLabels, Histogram>,
+    /// Fills running or waiting for their turn.
+    pub fills_in_flight: Gauge,
+    /// Block bytes sent to clients and nodes.
+    pub served_bytes: Counter,
+    /// Ranged reads sent to the UFS for block data.
+    pub ufs_reads: Counter,
+    /// Block bytes received from the UFS.
+    pub ufs_bytes: Counter,
+    /// Block bytes received from other nodes.
+    pub peer_bytes: Counter,
+    /// The epoch of the view in use.
+    pub epoch: Gauge,
+    /// Heartbeats that a coordinator acknowledged.
+    pub heartbeats: Counter,
+    /// Heartbeats that failed.
+    pub heartbeat_failures: Counter,
+}
+
+impl NodeMetrics {
+    /// Registers the node's metrics under `millpond_node_`.
+    pub fn new(registry: &mut Registry) -> Arc<Self> {
+        let metrics = Self {
+            started: Instant::now(),
+            block_reads: Family::default(),
+            fills: Family::default(),
+            fill_duration: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 2.0, 16))
+            }),
+            fills_in_flight: Gauge::default(),
+            served_bytes: Counter::default(),
+            ufs_reads: Counter::default(),
+            ufs_bytes: Counter::default(),
+            peer_bytes: Counter::default(),
+            epoch: Gauge::default(),
+            heartbeats: Counter::default(),
+            heartbeat_failures: Counter::default(),
+        };
+        let node = registry.sub_registry_with_prefix("millpond_node");
+        node.register(
+            "block_reads",
+            "Block requests by where the bytes were and how they went",
+            metrics.block_reads.clone(),
+        );
+        node.register(
+            "fills",
+            "Fills by source and outcome",
+            metrics.fills.clone(),
+        );
+        node.register_with_unit(
+            "fill_duration",
+            "Time from the start of a fill to its end",
+            Unit::Seconds,
+            metrics.fill_duration.clone(),
+        );
+        node.register(
+            "fills_in_flight",
+            "Fills running or waiting for their turn",
+            metrics.fills_in_flight.clone(),
+        );
+        node.register_with_unit(
+            "served",
+            "Block bytes sent to clients and nodes",
+            Unit::Bytes,
+            metrics.served_bytes.clone(),
+        );
+        node.register(
+            "ufs_reads",
+            "Ranged reads sent to the UFS for block data",
+            metrics.ufs_reads.clone(),
+        );
+        node.register_with_unit(
+            "ufs_read",
+            "Block bytes received from the UFS",
+            Unit::Bytes,
+            metrics.ufs_bytes.clone(),
+        );
+        node.register_with_unit(
+            "peer_read",
+            "Block bytes received from other nodes",
+            Unit::Bytes,
+            metrics.peer_bytes.clone(),
+        );
+        node.register("epoch", "Epoch of the view in use", metrics.epoch.clone());
+        node.register(
+            "heartbeats",
+            "Heartbeats that a coordinator acknowledged",
+            metrics.heartbeats.clone(),
+        );
+        node.register(
+            "heartbeat_failures",
+            "Heartbeats that no coordinator acknowledged",
+            metrics.heartbeat_failures.clone(),
+        );
+        Arc::new(metrics)
+    }
+
+    /// A block request was answered from `tier`.
+    pub fn read_served(&self, tier: Tier) {
+        self.count_read(tier, Outcome::Ok);
+    }
+
+    /// A block request was answered with an error.
+    pub fn read_failed(&self, kind: ErrorKind) {
+        self.count_read(Tier::None, Outcome::Error(kind));
+    }
+
+    fn count_read(&self, tier: Tier, outcome: Outcome) {
+        let labels = ReadLabels {
+            tier: TierLabel(tier),
+            outcome,
+        };
+        self.block_reads.get_or_create(&labels).inc();
+    }
+
+    /// A fill from `source` ended, with an error of kind `failure` or well.
+    pub fn fill_ended(&self, source: Tier, failure: Option<ErrorKind>, elapsed: Duration) {
+        let labels = FillLabels {
+            source: TierLabel(source),
+            outcome: failure.map_or(Outcome::Ok, Outcome::Error),
+        };
+        self.fills.get_or_create(&labels).inc();
+        let histogram = self.fill_duration.get_or_create(&labels);
+        histogram.observe(elapsed.as_secs_f64());
+    }
+
+    /// Block requests answered from `tier`.
+    pub fn reads_from(&self, tier: Tier) -> u64 {
+        let labels = ReadLabels {
+            tier: TierLabel(tier),
+            outcome: Outcome::Ok,
+        };
+        self.block_reads.get_or_create(&labels).get()
+    }
+
+    /// Block requests answered with an error of any kind.
+    pub fn reads_failed(&self) -> u64 {
+        let of_kind = |kind| {
+            let labels = ReadLabels {
+                tier: TierLabel(Tier::None),
+                outcome: Outcome::Error(kind),
+            };
+            self.block_reads.get_or_create(&labels).get()
+        };
+        ErrorKind::ALL.into_iter().map(of_kind).sum()
+    }
+
+    /// What heartbeats and `Stats` requests carry.
+    pub fn node_stats(&self, store: &Store) -> NodeStats {
+        let stored = store.stats();
+        NodeStats {
+            memory_used: stored.memory_used,
+            memory_capacity: stored.memory_capacity,
+            disk_used: stored.disk_used,
+            disk_capacity: stored.disk_capacity,
+            memory_blocks: stored.memory_blocks,
+            disk_blocks: stored.disk_blocks,
+            memory_hits: self.reads_from(Tier::Memory),
+            disk_hits: self.reads_from(Tier::Disk),
+            misses: self.reads_from(Tier::Ufs) + self.reads_from(Tier::Peer) + self.reads_failed(),
+            served_bytes: self.served_bytes.get(),
+            ufs_reads: self.ufs_reads.get(),
+            ufs_bytes: self.ufs_bytes.get(),
+            peer_bytes: self.peer_bytes.get(),
+            corrupt: stored.corrupt,
+            errors: self.reads_failed(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReadLabels {
+    tier: TierLabel,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FillLabels {
+    source: TierLabel,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct TierLabel(Tier);
+
+impl EncodeLabelValue for TierLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self.0 {
+            Tier::None => "none",
+            Tier::Memory => "memory",
+            Tier::Disk => "disk",
+            Tier::Peer => "peer",
+            Tier::Ufs => "ufs",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Outcome {
+    Ok,
+    Error(ErrorKind),
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Ok => "ok",
+            Self::Error(kind) => match kind {
+                ErrorKind::NotFound => "not_found",
+                ErrorKind::Invalid => "invalid",
+                ErrorKind::Unsupported => "unsupported",
+                ErrorKind::Denied => "denied",
+                ErrorKind::Stale => "stale",
+                ErrorKind::Busy => "busy",
+                ErrorKind::Unavailable => "unavailable",
+                ErrorKind::Timeout => "timeout",
+                ErrorKind::Corrupt => "corrupt",
+                ErrorKind::Internal => "internal",
+            },
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+/// What the store holds, read when Prometheus asks.
+#[derive(Debug)]
+pub struct StoreCollector(pub Store);
+
+impl Collector for StoreCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = self.0.stats();
+        let mut per_tier = |name: &str, help: &str, unit: Option<&Unit>, memory, disk| {
+            let family = Family::<TierOnly, Gauge>::default();
+            for (tier, value) in [(Tier::Memory, memory), (Tier::Disk, disk)] {
+                let labels = TierOnly {
+                    tier: TierLabel(tier),
+                };
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                family.get_or_create(&labels).set(value);
+            }
+            let metric = encoder.encode_descriptor(name, help, unit, family.metric_type())?;
+            family.encode(metric)
+        };
+        let bytes = Some(&Unit::Bytes);
+        per_tier(
+            "millpond_node_cached",
+            "Bytes of blocks held",
+            bytes,
+            stats.memory_used,
+            stats.disk_used,
+        )?;
+        per_tier(
+            "millpond_node_tier_capacity",
+            "Bytes of blocks that may be held",
+            bytes,
+            stats.memory_capacity,
+            stats.disk_capacity,
+        )?;
+        per_tier(
+            "millpond_node_cached_blocks",
+            "Blocks held",
+            None,
+            stats.memory_blocks,
+            stats.disk_blocks,
+        )?;
+        let corrupt = ConstGauge::new(i64::try_from(stats.corrupt).unwrap_or(i64::MAX));
+        let metric = encoder.encode_descriptor(
+            "millpond_node_corrupt_blocks",
+            "Copies dropped since start because a checksum did not match",
+            None,
+            corrupt.metric_type(),
+        )?;
+        corrupt.encode(metric)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierOnly {
+    tier: TierLabel,
+}

@@ -1,0 +1,248 @@
+//! A running node: the parts, wired, and their orderly end.
+
+mod disk;
+mod startup;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+
+use millpond_net::block_client::{BlockClient, BlockClientConfig};
+use millpond_net::block_server::{BlockServer, ServerLimits};
+use millpond_net::control::{Routing, ViewWatch, WatchConfig};
+use millpond_net::metrics::{ClientMetrics, Component, ServerMetrics};
+use millpond_net::quic;
+use millpond_net::tls::Identity;
+use millpond_process::{AdminServer, Readiness, SharedRegistry, announce_ready, shared_registry};
+use millpond_proto::{MemberState, NodeId, NodeStats};
+use millpond_store::Store;
+use millpond_ufs::{UfsContext, UfsMetrics};
+
+use crate::agent::{Agent, Entry, Host};
+use crate::config::NodeConfig;
+use crate::error::NodeError;
+use crate::fill::{FillLimits, Fills};
+use crate::memory::MemoryPlan;
+use crate::metrics::{NodeMetrics, StoreCollector};
+use crate::peers::PeerBlocks;
+use crate::server::NodeService;
+use crate::ufs_table::UfsTable;
+use crate::view::CurrentView;
+
+use self::startup::{Parts, Start};
+
+/// Runs a node until `stop` is cancelled.
+///
+/// # Errors
+/// When it cannot start, or the cluster refuses it for good. What was started is ended first.
+pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    let registry = shared_registry();
+    let readiness = Readiness::new("starting");
+    let parts = startup::open(&config, &registry, readiness.clone()).await?;
+    let Parts {
+        mut agent,
+        admin,
+        endpoint,
+        plan,
+        disk,
+        metrics,
+    } = parts;
+
+    let Some(Start {
+        entry,
+        member,
+        watch,
+        routing,
+    }) = startup::first_view(&mut agent, &endpoint, &stop).await?
+    else {
+        info!("shutting down before any coordinator answered");
+        end_admin(admin).await;
+        return Ok(());
+    };
+    MemoryPlan::check(config.memory, routing.view.block_size)?;
+    let store = startup::open_store(&plan, disk, routing.view.cluster).await?;
+
+    let view = Arc::new(CurrentView::new(
+        Arc::clone(&routing.view),
+        Arc::clone(&routing.ring),
+    ));
+    let (peer_metrics, server_metrics, ufs_metrics) = {
+        let mut registry = registry.lock();
+        registry.register_collector(Box::new(StoreCollector(store.clone())));
+        (
+            Arc::new(ClientMetrics::new(&mut registry, Component::Node)),
+            Arc::new(ServerMetrics::new(&mut registry)),
+            Arc::new(UfsMetrics::new(&mut registry)),
+        )
+    };
+    let peers = BlockClient::new(endpoint.clone(), BlockClientConfig::default(), peer_metrics);
+    let ufs = Arc::new(UfsTable::new(UfsContext::new(ufs_metrics)));
+    let fills = Fills::new(
+        store.clone(),
+        Arc::new(PeerBlocks::new(peers.clone(), Arc::clone(&view))),
+        FillLimits::for_memory(plan.fills),
+        Arc::clone(&metrics),
+    );
+    let service = Arc::new(NodeService {
+        me: member,
+        view: Arc::clone(&view),
+        store: store.clone(),
+        fills: fills.clone(),
+        ufs: Arc::clone(&ufs),
+        metrics: Arc::clone(&metrics),
+    });
+    let limits = ServerLimits {
+        in_flight_bytes: plan.replies,
+        ..ServerLimits::default()
+    };
+    let server = BlockServer::start(
+        endpoint.clone(),
+        Arc::clone(&service),
+        limits,
+        server_metrics,
+    );
+    let listen = agent.listen();
+    info!(node = %member, %listen, epoch = %view.load().epoch(), "serving blocks");
+
+    let tasks = TaskTracker::new();
+    let follower = Follower {
+        view,
+        ufs,
+        peers: peers.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    tasks.spawn(follower.run(watch.subscribe(), stop.child_token()));
+    tasks.close();
+
+    let host = NodeHost {
+        service,
+        endpoint,
+        peers: peers.clone(),
+        listen,
+        admin: admin.as_ref().map(AdminServer::addr),
+        announced: parking_lot::Mutex::new(false),
+    };
+    let outcome = agent.stay(entry.as_ref(), &host, &stop).await;
+
+    readiness.set_not_ready("shutting down");
+    stop.cancel();
+    info!("shutting down: leaving the cluster");
+    agent.leave().await;
+    info!("shutting down: ending requests in flight");
+    server.shutdown().await;
+    info!("shutting down: ending fills");
+    fills.shutdown().await;
+    debug!("shutting down: closing connections");
+    tasks.wait().await;
+    watch.shutdown().await;
+    peers.shutdown().await;
+    info!("shutting down: closing the store");
+    store.shutdown().await;
+    end_admin(admin).await;
+    info!("shut down");
+    Ok(outcome?)
+}
+
+async fn end_admin(admin: Option<AdminServer>) {
+    if let Some(admin) = admin {
+        admin.shutdown().await;
+    }
+}
+
+/// Takes new views into use.
+struct Follower {
+    view: Arc<CurrentView>,
+    ufs: Arc<UfsTable>,
+    peers: BlockClient,
+    metrics: Arc<NodeMetrics>,
+}
+
+impl Follower {
+    async fn run(
+        self,
+        mut views: tokio::sync::watch::Receiver<Option<Arc<Routing>>>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let routing = views.borrow_and_update().as_ref().map(Arc::clone);
+            if let Some(routing) = routing {
+                self.follow(&routing);
+            }
+            match stop.run_until_cancelled(views.changed()).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn follow(&self, routing: &Routing) {
+        let view = Arc::clone(&routing.view);
+        let epoch = i64::try_from(view.epoch.0).unwrap_or(i64::MAX);
+        self.metrics.epoch.set(epoch);
+        self.ufs.retain(&view.mounts);
+        let answers = |id: NodeId| {
+            let state = view.member(id).map(|m| m.state);
+            matches!(state, Some(MemberState::Active | MemberState::Draining))
+        };
+        self.peers.retain(answers);
+        let ring = Arc::clone(&routing.ring);
+        if self.view.advance(Arc::clone(&view), ring, Instant::now()) {
+            let mounts = view.mounts.iter().len();
+            debug!(
+                version = view.version,
+                epoch = view.epoch.0,
+                mounts,
+                "view in use"
+            );
+        }
+    }
+}
+
+/// The node as its agent sees it.
+struct NodeHost {
+    service: Arc<NodeService>,
+    endpoint: quinn::Endpoint,
+    peers: BlockClient,
+    listen: SocketAddr,
+    admin: Option<SocketAddr>,
+    announced: parking_lot::Mutex<bool>,
+}
+
+impl Host for NodeHost {
+    fn stats(&self) -> NodeStats {
+        self.service.metrics.node_stats(&self.service.store)
+    }
+
+    fn adopt(&self, identity: &Identity) -> Result<(), NodeError> {
+        quic::replace_identity(&self.endpoint, identity)?;
+        self.peers.replace_identity(identity)?;
+        Ok(())
+    }
+
+    fn counted_in(&self, node: NodeId) {
+        if std::mem::replace(&mut *self.announced.lock(), true) {
+            return;
+        }
+        let admin = self
+            .admin
+            .map_or("none".to_owned(), |addr| addr.to_string());
+        announce_ready(&[
+            ("listen", self.listen.to_string()),
+            ("admin", admin),
+            ("node", node.to_string()),
+        ]);
+    }
+
+    fn heartbeat(&self, answered: bool) {
+        let metrics = &self.service.metrics;
+        if answered {
+            metrics.heartbeats.inc();
+        } else {
+            metrics.heartbeat_failures.inc();
+        }
+    }
+}

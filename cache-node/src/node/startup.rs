@@ -1,0 +1,188 @@
+//! From settings to everything a node needs before it can serve.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use millpond_net::NetError;
+use millpond_net::ca::ClusterCa;
+use millpond_net::tls::PeerRole;
+use millpond_proto::ClusterId;
+use millpond_store::StoreConfig;
+
+use crate::agent::About;
+use crate::data_dir::DataDir;
+
+use super::*;
+
+/// What a node has before it knows its cluster.
+pub(super) struct Parts {
+    pub(super) agent: Agent,
+    pub(super) admin: Option<AdminServer>,
+    pub(super) endpoint: quinn::Endpoint,
+    pub(super) plan: MemoryPlan,
+    pub(super) disk: Option<(PathBuf, u64)>,
+    pub(super) metrics: Arc<NodeMetrics>,
+}
+
+/// What a node needs of its cluster before it can serve.
+pub(super) struct Start {
+    /// The join of this process; none if it starts from what it kept.
+    pub(super) entry: Option<Entry>,
+    pub(super) member: NodeId,
+    pub(super) watch: ViewWatch,
+    pub(super) routing: Arc<Routing>,
+}
+
+/// Takes directories, ports and memory. All that can be wrong with the settings comes out
+/// here, before anybody hears of the node.
+pub(super) async fn open(
+    config: &NodeConfig,
+    registry: &SharedRegistry,
+    readiness: Readiness,
+) -> anyhow::Result<Parts> {
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let endpoint = listen(config.listen, &data_dir)?;
+    let listen = endpoint.local_addr().map_err(|source| {
+        let addr = config.listen;
+        NetError::Bind { addr, source }
+    })?;
+
+    let plan = MemoryPlan::of(config.memory);
+    let disk = disk::prepare(config)?;
+    let disk_capacity = disk.as_ref().map_or(0, |(_, capacity)| *capacity);
+    info!(
+        data_dir = %config.data_dir.display(),
+        memory = %config.memory,
+        disk = %disk.as_ref().map_or("none".to_owned(), |(dir, _)| dir.display().to_string()),
+        disk_capacity = %millpond_process::Size(disk_capacity),
+        %listen,
+        "starting"
+    );
+    let metrics = NodeMetrics::new(&mut registry.lock());
+    let admin = match config.admin {
+        Some(addr) => {
+            let registry = Arc::clone(registry);
+            Some(AdminServer::start(addr, registry, readiness.clone()).await?)
+        }
+        None => None,
+    };
+    let about = About {
+        coordinators: config.coordinators.clone(),
+        advertise: config.advertise.clone(),
+        listen,
+        admin: admin.as_ref().map(AdminServer::addr),
+        zone: config.zone.clone(),
+        weight: config.weight,
+        capacity: plan.tier + disk_capacity,
+        incarnation: incarnation(),
+    };
+    let agent = Agent::new(about, data_dir, readiness)?;
+    Ok(Parts {
+        agent,
+        admin,
+        endpoint,
+        plan,
+        disk,
+        metrics,
+    })
+}
+
+/// The view and identity to start with: those kept from the last time if there are any, so
+/// that a node serves while no coordinator answers; else those of a first join. None if
+/// `stop` is cancelled first.
+pub(super) async fn first_view(
+    agent: &mut Agent,
+    endpoint: &quinn::Endpoint,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Start>> {
+    let kept = match (agent.data_dir().member(), agent.data_dir().identity()?) {
+        (Some(member), Some(_)) => Some(member),
+        _ => None,
+    };
+    if let Some(member) = kept {
+        let watch = follow(
+            agent,
+            WatchConfig {
+                cluster: Some(member.cluster),
+                ..WatchConfig::default()
+            },
+        )
+        .await?;
+        if let Some(routing) = watch.current() {
+            return Ok(Some(Start {
+                entry: None,
+                member: member.node,
+                watch,
+                routing,
+            }));
+        }
+        watch.shutdown().await;
+    }
+    let Some(entry) = agent.enter(stop).await? else {
+        return Ok(None);
+    };
+    quic::replace_identity(endpoint, &entry.identity)?;
+    let watch = follow(
+        agent,
+        WatchConfig {
+            cluster: Some(entry.member.cluster),
+            initial: Some(entry.view.clone()),
+            ..WatchConfig::default()
+        },
+    )
+    .await?;
+    let routing = match watch.current() {
+        Some(routing) => routing,
+        None => Arc::new(Routing::first(entry.view.clone())),
+    };
+    Ok(Some(Start {
+        member: entry.member.node,
+        entry: Some(entry),
+        watch,
+        routing,
+    }))
+}
+
+/// Opens the tiers, for the blocks of `cluster` alone.
+pub(super) async fn open_store(
+    plan: &MemoryPlan,
+    disk: Option<(PathBuf, u64)>,
+    cluster: ClusterId,
+) -> Result<Store, NodeError> {
+    let config = StoreConfig {
+        write_buffer: plan.writes,
+        ..StoreConfig::new(plan.tier, disk, Some(cluster))
+    };
+    Ok(Store::open(config).await?)
+}
+
+async fn follow(agent: &Agent, config: WatchConfig) -> Result<ViewWatch, NetError> {
+    let config = WatchConfig {
+        file: Some(agent.data_dir().view_file()),
+        ..config
+    };
+    ViewWatch::start(agent.control().clone(), config).await
+}
+
+/// Takes the port for block requests. A node that was never in a cluster has no certificate
+/// yet; until it joins it shows one that nobody trusts, and nobody is told its address.
+fn listen(addr: SocketAddr, data_dir: &DataDir) -> Result<quinn::Endpoint, NodeError> {
+    let identity = match data_dir.identity()? {
+        Some(identity) => identity,
+        None => ClusterCa::create(&ClusterId([0; 16]))?.issue(PeerRole::Node(NodeId(0)))?,
+    };
+    quic::server_endpoint(addr, &identity).map_err(|error| match error {
+        error @ NetError::Bind { .. } => NodeError::Listen {
+            addr,
+            source: error,
+        },
+        error => NodeError::Net(error),
+    })
+}
+
+/// Nanoseconds since 1970: grows with each start.
+fn incarnation() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
