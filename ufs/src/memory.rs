@@ -83,7 +83,7 @@ impl MemoryStore {
         self.objects.read().by_key.get(key).cloned()
     }
 
-    /// The page after `token`, which is the last key or common prefix of the one before.
+    /// The page after `token`, which is the last item of the one before.
     fn page_after(&self, prefix: &str, token: Option<&str>, max: usize) -> RawPage {
         let objects = self.objects.read();
         let mut page = RawPage::default();
@@ -104,13 +104,13 @@ impl MemoryStore {
             }
             let item = match key[prefix.len()..].split_once('/') {
                 Some((name, _)) => {
-                    let common = format!("{prefix}{name}/");
-                    page.prefixes.push(common.clone());
-                    common
+                    let name = format!("{prefix}{name}");
+                    page.prefixes.push(format!("{name}/"));
+                    format!("{PREFIX}{name}")
                 }
                 None => {
                     page.objects.push(object.meta(key));
-                    key.clone()
+                    format!("{KEY}{key}")
                 }
             };
             at = after(&item);
@@ -120,12 +120,17 @@ impl MemoryStore {
     }
 }
 
-/// Where the keys after `item` begin: behind all keys of a common prefix, which ends in `/`.
+/// Items of a listing, which are also its tokens: a key, or a common prefix without its
+/// slash. A marker's key ends in a slash too, so the two need telling apart.
+const KEY: char = 'k';
+const PREFIX: char = 'p';
+
+/// Where the keys after `item` begin: for a common prefix, behind all that begin with it.
 fn after(item: &str) -> Bound<String> {
-    match item.strip_suffix('/') {
+    match item.strip_prefix(PREFIX) {
         // '0' is the character after '/'.
         Some(name) => Bound::Included(format!("{name}0")),
-        None => Bound::Excluded(item.to_owned()),
+        None => Bound::Excluded(item.strip_prefix(KEY).unwrap_or(item).to_owned()),
     }
 }
 
@@ -207,7 +212,7 @@ mod tests {
     #[test]
     fn pages_of_one_join_to_the_whole_listing() {
         let store = MemoryStore::named("pages_of_one");
-        for key in ["d/a", "d/b/1", "d/b/2", "d/b0", "d/c", "e"] {
+        for key in ["d/", "d/a", "d/b/1", "d/b/2", "d/b0", "d/c", "e"] {
             store.put(key, "x");
         }
         let (mut keys, mut token) = (Vec::new(), None);
@@ -220,6 +225,6 @@ mod tests {
                 None => break,
             }
         }
-        assert_eq!(keys, ["d/a", "d/b/", "d/b0", "d/c"]);
+        assert_eq!(keys, ["d/", "d/a", "d/b/", "d/b0", "d/c"]);
     }
 }

@@ -148,9 +148,9 @@ pub(crate) mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn an_open_stream_holds_its_slot_until_dropped() {
-        let ufs = Limited::new(Arc::new(Stuck), 1, Duration::from_secs(1));
+        let ufs = Limited::new(Arc::new(Stuck), 1, Duration::from_millis(20));
         let version = FileVersion::Modified(0);
         let stream = ufs.read("a", &version, 0..0).await.expect("a slot is free");
         let busy = ufs.read("a", &version, 0..0).await.err();
