@@ -102,7 +102,10 @@ impl ControlClient {
     pub async fn join(&self, request: &JoinRequest) -> Result<Joined, NetError> {
         let request = pb::JoinRequest::from(request);
         let response = self
-            .call("join", async |mut stub| stub.join(request.clone()).await)
+            .call("join", |mut stub| {
+                let request = request.clone();
+                async move { stub.join(request).await }
+            })
             .await?;
         Ok(response.try_into()?)
     }
@@ -123,8 +126,8 @@ impl ControlClient {
             stats: Some(stats.into()),
         };
         let response = self
-            .call("heartbeat", async |mut stub| {
-                stub.heartbeat(request.clone()).await
+            .call("heartbeat", |mut stub| async move {
+                stub.heartbeat(request).await
             })
             .await?;
         Ok(response.version)
@@ -140,7 +143,7 @@ impl ControlClient {
             node_id: node.0,
             incarnation,
         };
-        self.call("leave", async |mut stub| stub.leave(request.clone()).await)
+        self.call("leave", |mut stub| async move { stub.leave(request).await })
             .await?;
         Ok(())
     }
@@ -156,8 +159,9 @@ impl ControlClient {
             csr_pem: csr_pem.to_owned(),
         };
         let response = self
-            .call("certify", async |mut stub| {
-                stub.certify(request.clone()).await
+            .call("certify", |mut stub| {
+                let request = request.clone();
+                async move { stub.certify(request).await }
             })
             .await?;
         Ok(response.try_into()?)
@@ -169,7 +173,7 @@ impl ControlClient {
     /// `Unavailable` when no coordinator answers.
     pub async fn status(&self) -> Result<ClusterStatus, NetError> {
         let response = self
-            .call("status", async |mut stub| {
+            .call("status", |mut stub| async move {
                 stub.status(pb::StatusRequest {}).await
             })
             .await?;
@@ -193,8 +197,9 @@ impl ControlClient {
             options,
         };
         let response = self
-            .call("add mount", async |mut stub| {
-                stub.add_mount(request.clone()).await
+            .call("add mount", |mut stub| {
+                let request = request.clone();
+                async move { stub.add_mount(request).await }
             })
             .await?;
         mount(response)
@@ -216,8 +221,9 @@ impl ControlClient {
             unset,
         };
         let response = self
-            .call("update mount", async |mut stub| {
-                stub.update_mount(request.clone()).await
+            .call("update mount", |mut stub| {
+                let request = request.clone();
+                async move { stub.update_mount(request).await }
             })
             .await?;
         mount(response)
@@ -232,8 +238,9 @@ impl ControlClient {
             path: path.to_string(),
         };
         let response = self
-            .call("remove mount", async |mut stub| {
-                stub.remove_mount(request.clone()).await
+            .call("remove mount", |mut stub| {
+                let request = request.clone();
+                async move { stub.remove_mount(request).await }
             })
             .await?;
         mount(response)
@@ -241,7 +248,7 @@ impl ControlClient {
 
     /// Opens the stream of views at one coordinator that answers, each tried once.
     pub(super) async fn watch(&self) -> Result<(String, Streaming<pb::View>), NetError> {
-        self.round("watch", async |mut stub: Stub| {
+        self.round("watch", |mut stub: Stub| async move {
             stub.watch(pb::WatchRequest {}).await
         })
         .await
@@ -249,11 +256,14 @@ impl ControlClient {
     }
 
     /// Makes one call until somebody answers or patience ends.
-    async fn call<T>(
+    async fn call<T, F>(
         &self,
         doing: &'static str,
-        call: impl AsyncFn(Stub) -> Result<Response<T>, Status>,
-    ) -> Result<T, NetError> {
+        call: impl Fn(Stub) -> F + Sync,
+    ) -> Result<T, NetError>
+    where
+        F: Future<Output = Result<Response<T>, Status>> + Send,
+    {
         let start = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
@@ -271,11 +281,14 @@ impl ControlClient {
     }
 
     /// Asks each coordinator once, the preferred one first, until one answers.
-    async fn round<T>(
+    async fn round<T, F>(
         &self,
         doing: &'static str,
-        call: impl AsyncFn(Stub) -> Result<Response<T>, Status>,
-    ) -> Result<(String, T), Failed> {
+        call: impl Fn(Stub) -> F + Sync,
+    ) -> Result<(String, T), Failed>
+    where
+        F: Future<Output = Result<Response<T>, Status>> + Send,
+    {
         let all = &self.shared.coordinators;
         let first = self.shared.preferred.load(Ordering::Relaxed);
         let mut last = String::new();
