@@ -22,7 +22,7 @@ macro_rules! over {
                 async fn $rule() {
                     let store = super::stores::$backend(stringify!($rule)).await;
                     super::suite::$rule(&*store).await;
-                    store.finish().await;
+                    store.finish();
                 }
             )*
         }

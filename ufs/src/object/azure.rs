@@ -26,10 +26,10 @@ pub(crate) fn open(
     let use_emulator = options.flag("use_emulator", false)?;
     let account = uri
         .account()
-        .or(options.text("account"))
-        .or(environment.get("AZURE_STORAGE_ACCOUNT_NAME"))
-        .or(environment.get("AZURE_STORAGE_ACCOUNT"))
-        .or(use_emulator.then_some("devstoreaccount1"))
+        .or_else(|| options.text("account"))
+        .or_else(|| environment.get("AZURE_STORAGE_ACCOUNT_NAME"))
+        .or_else(|| environment.get("AZURE_STORAGE_ACCOUNT"))
+        .or_else(|| use_emulator.then_some("devstoreaccount1"))
         .ok_or_else(|| options.wrong("account", "missing; give it here or in the URI"))?;
     let endpoint = options
         .text("endpoint")

@@ -28,14 +28,14 @@ pub(crate) fn open(
     let bucket = uri.authority();
     let region = options
         .text("region")
-        .or(environment.get("AWS_REGION"))
-        .or(environment.get("AWS_DEFAULT_REGION"))
+        .or_else(|| environment.get("AWS_REGION"))
+        .or_else(|| environment.get("AWS_DEFAULT_REGION"))
         .or(keys.region.as_deref())
         .unwrap_or("us-east-1");
     let endpoint = options
         .text("endpoint")
-        .or(environment.get("AWS_ENDPOINT_URL_S3"))
-        .or(environment.get("AWS_ENDPOINT_URL"))
+        .or_else(|| environment.get("AWS_ENDPOINT_URL_S3"))
+        .or_else(|| environment.get("AWS_ENDPOINT_URL"))
         .or(keys.endpoint.as_deref())
         .map(|text| Endpoint::parse(options, text))
         .transpose()?;

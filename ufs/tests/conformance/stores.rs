@@ -31,7 +31,7 @@ pub(crate) trait Store: Send + Sync {
     /// Waits until what was put last has a version in listings too.
     async fn settle(&self) {}
 
-    async fn finish(&self) {}
+    fn finish(&self) {}
 
     async fn ufs(&self) -> Arc<dyn Ufs> {
         self.ufs_with(&[]).await
@@ -173,8 +173,8 @@ impl Store for Container {
         ])
     }
 
-    async fn finish(&self) {
-        self.web.shutdown().await;
+    fn finish(&self) {
+        self.web.shutdown();
     }
 }
 
@@ -210,8 +210,8 @@ impl Store for Site {
         false
     }
 
-    async fn finish(&self) {
-        self.web.shutdown().await;
+    fn finish(&self) {
+        self.web.shutdown();
     }
 }
 

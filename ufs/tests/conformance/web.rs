@@ -72,7 +72,7 @@ impl Web {
         assert!(self.files.by_key.lock().remove(key).is_some());
     }
 
-    pub(crate) async fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.close();
     }

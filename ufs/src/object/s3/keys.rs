@@ -145,7 +145,7 @@ impl Keys {
     fn of_profile(options: &OptionSet<'_>, environment: &Environment) -> Result<Self, UfsError> {
         let name = options
             .text("profile")
-            .or(environment.get("AWS_PROFILE"))
+            .or_else(|| environment.get("AWS_PROFILE"))
             .unwrap_or("default");
         let profile = Profile::load(name, environment)
             .map_err(|error| UfsError::new(error.kind, Op::Open, options.uri(), error.cause))?;

@@ -1,6 +1,7 @@
 //! Profiles of the AWS command line: `~/.aws/credentials` and `~/.aws/config`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use millpond_proto::ErrorKind;
 
 use crate::environment::Environment;
 
-/// The keys and settings of one profile.
+/// The keys and settings of one profile. Debug output holds no secret.
 pub(super) struct Profile {
     pub(super) access_key_id: String,
     pub(super) secret_access_key: String,
@@ -22,6 +23,15 @@ pub(super) struct Profile {
 pub(super) struct ProfileError {
     pub(super) kind: ErrorKind,
     pub(super) cause: String,
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profile")
+            .field("region", &self.region)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Profile {
@@ -154,13 +164,13 @@ mod tests {
             "[profile lake]\nregion = eu-west-1\ns3 =\n  region = nested\n\
              endpoint_url = http://h:9000\n[default]\nregion = us-west-2\n",
         );
-        let lake = Profile::load("lake", &environment).ok().expect("found");
+        let lake = Profile::load("lake", &environment).expect("found");
         assert_eq!(lake.access_key_id, "A");
         assert_eq!(lake.secret_access_key, "S=1/2+3");
         assert_eq!(lake.session_token.as_deref(), Some("T"));
         assert_eq!(lake.region.as_deref(), Some("eu-west-1"));
         assert_eq!(lake.endpoint.as_deref(), Some("http://h:9000"));
-        let default = Profile::load("default", &environment).ok().expect("found");
+        let default = Profile::load("default", &environment).expect("found");
         assert_eq!(default.region.as_deref(), Some("us-west-2"));
     }
 
