@@ -38,6 +38,8 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     let stop = shutdown::token();
     let mut stage = Stage::new()?;
     let result = tokio::select! {
+        // First, because a signal while everything just stays up is the ordinary end.
+        biased;
         result = Box::pin(perform(&plan, &mut stage, &stop)) => result,
         () = stop.cancelled() => Err(anyhow::anyhow!("interrupted")),
     };

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use comfy_table::Table;
 use millpond_process::UsageError;
-use millpond_proto::{Mount, MountPath};
+use millpond_proto::{ErrorKind, Mount, MountPath};
 use serde::Serialize;
 
 use crate::connect::ClusterArgs;
@@ -192,9 +192,8 @@ async fn update(args: UpdateArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let mut options = before.options;
     for key in &args.unset {
         if options.remove(key).is_none() {
-            let known: Vec<_> = options.keys().map(String::as_str).collect();
-            let known = known.join(", ");
-            anyhow::bail!("{path} has no option {key}; it has: {known}");
+            let known = listed(options.keys().map(String::as_str));
+            anyhow::bail!("{path} has no option {key}; its options: {known}");
         }
     }
     options.extend(set.clone());
@@ -234,23 +233,28 @@ async fn find(path: &MountPath, cluster: &ClusterArgs) -> anyhow::Result<Mount> 
     if let Some(mount) = mounts.at(path) {
         return Ok(mount.clone());
     }
-    let known: Vec<_> = mounts.iter().map(|m| m.path.as_str()).collect();
-    let known = if known.is_empty() {
-        "none".to_owned()
-    } else {
-        known.join(", ")
-    };
+    let known = listed(mounts.iter().map(|m| m.path.as_str()));
     anyhow::bail!("no mount at {path}; mounted paths: {known}")
+}
+
+fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<_> = names.collect();
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.join(", ")
 }
 
 impl CheckArgs {
     /// Opens the store with its `options` and lists its root, as a node would.
     async fn check(&self, uri: &str, options: &BTreeMap<String, String>) -> anyhow::Result<()> {
-        let ufs = millpond_ufs::open(uri, options, crate::connect::ufs_context()).await;
-        let ufs = ufs.map_err(crate::connect::ufs_usage)?;
-        if self.no_check {
-            return Ok(());
-        }
+        let opened = millpond_ufs::open(uri, options, crate::connect::ufs_context()).await;
+        let ufs = match opened {
+            Ok(_) if self.no_check => return Ok(()),
+            // A URI or option that makes no sense here makes none anywhere.
+            Err(error) if self.no_check && error.kind() != ErrorKind::Invalid => return Ok(()),
+            opened => opened.map_err(crate::connect::ufs_usage)?,
+        };
         millpond_ufs::probe(ufs.as_ref())
             .await
             .context("the store cannot be used from here; --no-check adds it all the same")
