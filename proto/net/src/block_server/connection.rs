@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::reply::{Reply, ReplyContext, StreamState};
+use super::reply::{Reply, ReplyContext, StreamState, permits as permits_of};
 use super::{BlockService, Shared};
 use crate::metrics::RejectReason;
 use crate::tls::{self, PeerRole};
@@ -98,6 +98,7 @@ impl<S: BlockService> Stream<S> {
             deadline: Instant::now() + limits.request_timeout,
             slow_reader_timeout: limits.slow_reader_timeout,
             bytes: Arc::clone(&self.shared.bytes),
+            all_bytes: permits_of(limits.in_flight_bytes),
             metrics: Arc::clone(metrics),
         };
         let refuse = async |context, send, reason, kind, message: &str| {

@@ -26,7 +26,7 @@ const PERMIT_BYTES: u64 = 1024;
 
 /// Semaphore permits that stand for `bytes`.
 pub(super) fn permits(bytes: u64) -> usize {
-    (bytes.div_ceil(PERMIT_BYTES) as usize).clamp(1, Semaphore::MAX_PERMITS)
+    (bytes.div_ceil(PERMIT_BYTES) as usize).clamp(1, u32::MAX as usize)
 }
 
 /// An answer that has not begun. Exactly one of [`head`](Self::head), [`send`](Self::send),
@@ -47,6 +47,8 @@ pub(super) struct ReplyContext {
     pub(super) deadline: Instant,
     pub(super) slow_reader_timeout: Duration,
     pub(super) bytes: Arc<Semaphore>,
+    /// All permits of `bytes`.
+    pub(super) all_bytes: usize,
     pub(super) metrics: Arc<ServerMetrics>,
 }
 
@@ -74,16 +76,13 @@ impl Reply {
     /// # Errors
     /// `Timeout` when the deadline passes first; answer with `Busy` then.
     pub async fn reserve(&mut self, len: u32) -> Result<(), NetError> {
-        let mut held = self.stream.state.held.lock().is_some();
-        if len == 0 {
-            held = true;
-        }
-        if held {
+        if len == 0 || self.stream.state.held.lock().is_some() {
             return Ok(());
         }
-        let all = permits(u64::from(len));
+        // An answer larger than the limit passes alone.
+        let want = permits(u64::from(len)).min(self.context.all_bytes);
         let bytes = Arc::clone(&self.context.bytes);
-        let acquired = bytes.acquire_many_owned(u32::try_from(all).unwrap_or(u32::MAX));
+        let acquired = bytes.acquire_many_owned(u32::try_from(want).unwrap_or(u32::MAX));
         match timeout_at(self.context.deadline, acquired).await {
             Ok(Ok(permit)) => {
                 self.stream.state.hold(permit, len);

@@ -16,13 +16,14 @@ use millpond_proto::{
     BlockSize, ClusterId, ClusterView, Epoch, ErrorKind, Member, MemberState, MountPath,
     MountTable, NodeId, NodeStats,
 };
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-use super::support::eventually;
+use super::support::{eventually, soon};
 
 const CLUSTER: ClusterId = ClusterId([5; 16]);
 
@@ -159,11 +160,11 @@ impl pb::control_server::Control for Service {
     }
 }
 
+/// A coordinator in a runtime of its own, so that it can be killed with all its connections.
 struct Coordinator {
     fake: Arc<Fake>,
     addr: SocketAddr,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    runtime: Option<Runtime>,
 }
 
 impl Coordinator {
@@ -172,38 +173,40 @@ impl Coordinator {
     }
 
     async fn start_at(addr: SocketAddr, first: &ClusterView) -> Self {
-        let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listening = runtime.spawn(tokio::net::TcpListener::bind(addr));
+        let listener = listening.await.unwrap().unwrap();
         let addr = listener.local_addr().unwrap();
         let fake = Arc::new(Fake {
             view: watch::channel(first.into()).0,
             calls: parking_lot::Mutex::default(),
         });
-        let stop = CancellationToken::new();
         let service = pb::control_server::ControlServer::new(Service(Arc::clone(&fake)));
         let serving = tonic::transport::Server::builder()
             .add_service(service)
             .serve_with_incoming(TcpListenerStream::new(listener));
-        let tasks = TaskTracker::new();
-        let stopped = stop.clone();
-        tasks.spawn(async move { stopped.run_until_cancelled(serving).await });
-        tasks.close();
+        runtime.spawn(serving);
         Self {
             fake,
             addr,
-            stop,
-            tasks,
+            runtime: Some(runtime),
         }
     }
 
     fn say(&self, view: &ClusterView) {
         self.fake.view.send_replace(view.into());
     }
+}
 
-    /// Ends all connections at once, as a kill would.
-    async fn kill(self) {
-        self.stop.cancel();
-        self.tasks.wait().await;
-        drop(self.fake);
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -410,7 +413,7 @@ async fn the_last_view_is_on_disk_private_and_used_when_nobody_answers() {
     })
     .await;
 
-    coordinator.kill().await;
+    drop(coordinator);
     eventually("the loss is noticed", || !following.is_live()).await;
     assert_eq!(
         following.current().unwrap().view.version,
@@ -426,6 +429,11 @@ async fn the_last_view_is_on_disk_private_and_used_when_nobody_answers() {
     assert_eq!(routing.ring.len(), 2);
 
     // And it finds the coordinator again when it returns.
+    let deadline = soon(10_000);
+    while std::net::TcpListener::bind(addr).is_err() {
+        assert!(Instant::now() < deadline, "the port is never free");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let _back = Coordinator::start_at(addr, &view(9, 4, 3)).await;
     offline.hint(Epoch(4));
     eventually("the new view", || {
