@@ -307,3 +307,32 @@ impl From<ErrorKind> for Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_component_unit_and_closed_labels() {
+        let mut registry = Registry::default();
+        let client = ClientMetrics::new(&mut registry, Component::Client);
+        let server = ServerMetrics::new(&mut registry);
+        client.request_ended(Op::Read, ErrorKind::NotFound.into());
+        client.connect_ended(Outcome::Ok);
+        server.request_ended(Op::Peek, Outcome::Ok);
+        server.reject(RejectReason::Busy);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "millpond_client_peer_requests_total{op=\"read\",outcome=\"not_found\"} 1",
+            "millpond_client_peer_connects_total{outcome=\"ok\"} 1",
+            "millpond_client_peer_received_bytes_total 0",
+            "millpond_client_peer_connections 0",
+            "millpond_node_served_requests_total{op=\"peek\",outcome=\"ok\"} 1",
+            "millpond_node_rejected_requests_total{reason=\"busy\"} 1",
+            "millpond_node_served_in_flight_bytes 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

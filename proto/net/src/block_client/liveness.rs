@@ -30,15 +30,22 @@ pub(super) enum Waited {
 }
 
 impl Liveness {
-    /// To be made just before something is sent that the peer must acknowledge.
+    /// Begins to watch while nothing is under way that the peer must acknowledge but the
+    /// keep-alives.
     pub(super) fn new(connection: Connection, silence: Duration) -> Self {
         let seen = connection.stats().udp_rx.datagrams;
         Self {
             connection,
             seen,
             silence,
-            patience: silence,
+            patience: KEEP_ALIVE + silence,
         }
+    }
+
+    /// Something is about to be sent that the peer must acknowledge.
+    pub(super) fn sending(&mut self) {
+        self.seen = self.connection.stats().udp_rx.datagrams;
+        self.patience = self.silence;
     }
 
     /// Waits for `future` until `deadline`, or until the peer is silent for too long.

@@ -109,19 +109,21 @@ impl PeerState {
         }
         .encode()?;
 
+        let doing = "waiting for an answer of";
+        let opened = liveness.watch(connection.open_bi(), deadline).await;
+        let (mut send, mut recv) = opened
+            .map_err(|waited| self.waited(waited, &connection, doing))?
+            .map_err(|e| self.lost(e))?;
         let exchange = async {
-            let (mut send, mut recv) = connection.open_bi().await.map_err(|e| self.lost(e))?;
             send.write_all(&frame).await.map_err(|e| self.lost(e))?;
             // Cannot fail: the stream was opened above and never finished.
             let _ = send.finish();
-            let head = self.read_head(&mut recv).await?;
-            Ok::<_, NetError>((head, recv))
+            self.read_head(&mut recv).await
         };
-        let (head, mut recv) = match liveness.watch(exchange, deadline).await {
-            Ok(done) => done?,
-            Err(waited) => {
-                return Err(self.waited(waited, &connection, "waiting for an answer of"));
-            }
+        liveness.sending();
+        let head = match liveness.watch(exchange, deadline).await {
+            Ok(head) => head?,
+            Err(waited) => return Err(self.waited(waited, &connection, doing)),
         };
         self.check_head(request, &head)?;
         if let Err(kind) = head.outcome {
@@ -277,6 +279,9 @@ impl PeerState {
         match result {
             Ok(connection) => {
                 self.metrics.connect_ended(Outcome::Ok);
+                if link.breaker.failures() > 0 {
+                    info!(node = %self.node, addr = self.addr, "node answers again");
+                }
                 link.breaker.succeed();
                 if !link.retired {
                     link.connection = Some(connection.clone());

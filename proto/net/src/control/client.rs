@@ -302,7 +302,9 @@ impl ControlClient {
                 }
                 Ok(Err(status)) => {
                     let kind = status::from_grpc(status.code());
-                    if !try_another(kind) {
+                    // A status with a cause was made on this side: the connection failed.
+                    let answered = std::error::Error::source(&status).is_none();
+                    if answered && !try_another(kind) {
                         return Err(Failed::Answered(NetError::Control {
                             doing,
                             addr: addr.clone(),

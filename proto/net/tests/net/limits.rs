@@ -262,6 +262,34 @@ async fn shutdown_does_not_wait_for_ever() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
+/// Bytes per packet decide throughput: the path must carry the measured size, both ways.
+#[tokio::test]
+async fn datagrams_grow_to_the_measured_size() {
+    let (ca, node) = start(Behaviour::Serve, ServerLimits::default());
+    let (_endpoint, connection) = raw(&ca, &node).await;
+    let frame = read(0, 2 << 20).encode().unwrap();
+    let deadline = soon(15_000);
+    loop {
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        send.write_all(&frame).await.unwrap();
+        send.finish().unwrap();
+        let before = connection.stats().udp_rx;
+        let got = recv.read_to_end(4 << 20).await.unwrap().len() as u64;
+        let after = connection.stats();
+        let datagrams = after.udp_rx.datagrams - before.datagrams;
+        // Theirs: about 6500 bytes each, a few small ones allowed. Ours: as discovered.
+        let theirs = got / datagrams.max(1);
+        if theirs > 5000 && after.path.current_mtu == quic::MAX_DATAGRAM {
+            return;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{theirs} bytes a datagram, MTU {}",
+            after.path.current_mtu
+        );
+    }
+}
+
 /// A deadline in the request holds at the server, whatever the caller does later.
 #[tokio::test]
 async fn the_callers_deadline_ends_the_work() {
