@@ -53,7 +53,8 @@ pub(crate) async fn connect(
         identity(&control, &config.state_dir),
         follow(control.clone(), view_file),
     );
-    let (watch, identity) = (watch?, identity?);
+    // Both fail when no coordinator answers; this one says which were tried.
+    let (identity, watch) = (identity?, watch?);
     join(config, &identity, watch, registry).await
 }
 

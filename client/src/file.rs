@@ -166,7 +166,9 @@ impl FileHandle {
         let mut following = self.streams.lock();
         let streaming = self.core.streaming.load(Ordering::Relaxed);
         let others = streaming.saturating_sub(usize::from(following.counted));
-        let share = self.core.memory.capacity() / 2 / (others as u64 + 1);
+        // A quarter of the tier for all: each reader's present and last piece are there too,
+        // and count as more recently used than what is ahead of it.
+        let share = self.core.memory.capacity() / 4 / (others as u64 + 1);
         let bounds = Bounds {
             size: self.file.size,
             piece: self.core.layout.piece_len(),

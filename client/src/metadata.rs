@@ -32,7 +32,7 @@ pub(crate) enum Known {
 /// - An entry holds for one generation of the mount table only.
 /// - Errors are never entered.
 pub(crate) struct MetadataCache {
-    entries: Cache<Box<str>, Entry>,
+    entries: Cache<Arc<str>, Entry>,
     ttl: Duration,
 }
 
@@ -45,7 +45,7 @@ struct Entry {
 
 impl MetadataCache {
     pub(crate) fn new(ttl: Duration) -> Self {
-        let weigh = |path: &Box<str>, entry: &Entry| {
+        let weigh = |path: &Arc<str>, entry: &Entry| {
             let uri = match &entry.known {
                 Known::Present(attr) => attr.ufs_uri.len(),
                 Known::Absent => 0,
@@ -80,7 +80,7 @@ impl MetadataCache {
             generation,
             at,
         };
-        self.entries.insert(path.into(), entry);
+        self.entries.insert(Arc::from(path), entry);
     }
 
     /// Enters what a listing said of `path`. A listing may know less of a file than `stat`

@@ -89,7 +89,7 @@ impl Streams {
         if stream.window == 0 && (stream.run >= 2 || exact) {
             stream.window = bounds.piece.min(most);
         } else if stream.window > 0 && entered {
-            stream.window = stream.window * 2;
+            stream.window *= 2;
         }
         stream.window = stream.window.min(most);
         if stream.window == 0 {

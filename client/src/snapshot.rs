@@ -126,6 +126,12 @@ impl UnderStore {
         self.uri == mount.ufs && self.options == mount.options
     }
 
+    /// Has this UFS behind the mount; it must not be open yet.
+    #[cfg(test)]
+    pub(crate) fn preset(&self, ufs: Arc<dyn Ufs>) {
+        assert!(self.opened.set(ufs).is_ok(), "already open");
+    }
+
     /// The UFS, opened now if need be. A failure is tried again the next time.
     pub(crate) async fn open(&self, context: &UfsContext) -> Result<Arc<dyn Ufs>, UfsError> {
         let open = || millpond_ufs::open(&self.uri, &self.options, context.clone());

@@ -1,7 +1,9 @@
 //! Tests of the client as a whole: over the memory UFS, alone and with nodes in this process.
 
 mod cluster;
+mod connect;
 mod disk;
+mod failing;
 mod namespace;
 mod node;
 mod standalone;

@@ -158,16 +158,11 @@ impl Node {
     pub(super) fn freeze(&self) -> Frozen {
         let (frozen, is_frozen) = mpsc::channel();
         let (thaw, until) = mpsc::channel::<()>();
-        drop(self.runtime.spawn_blocking(|| ()));
-        let handle = self.runtime.clone();
-        let tracker = tokio_util::task::TaskTracker::new();
-        tracker.spawn_on(
-            async move {
-                let _ = frozen.send(());
-                let _ = until.recv();
-            },
-            &handle,
-        );
+        let stuck = async move {
+            let _ = frozen.send(());
+            let _ = until.recv();
+        };
+        tokio_util::task::TaskTracker::new().spawn_on(stuck, &self.runtime);
         is_frozen.recv().unwrap();
         Frozen { _thaw: thaw }
     }

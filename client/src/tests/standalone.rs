@@ -118,6 +118,34 @@ async fn a_sequential_reader_reads_each_byte_of_the_ufs_once() {
     assert!(ahead > 32 * MIB, "only {ahead} bytes were read ahead");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sequential_readers_do_not_evict_one_another() {
+    let (store, uri) = fresh_store();
+    let data = pattern(8, 6 * MIB);
+    let config = ClientConfig {
+        memory: 64 * MIB,
+        block_size: BlockSize::DEFAULT,
+        ..small()
+    };
+    for i in 0..12 {
+        store.put(&format!("s{i}"), data.clone());
+    }
+    let fs = standalone(&uri, config).await;
+    let readers = (0..12).map(|i| {
+        let (fs, data) = (fs.clone(), data.clone());
+        async move {
+            let file = fs.open(&format!("/s{i}")).await.unwrap();
+            for offset in (0..6 * MIB).step_by(128 << 10) {
+                let got = read(&file, offset, 128 << 10).await.unwrap();
+                assert!(got == data[offset as usize..offset as usize + (128 << 10)]);
+            }
+        }
+    });
+    futures::future::join_all(readers).await;
+    assert_eq!(fs.ufs_bytes(), 12 * 6 * MIB);
+    assert_eq!(fs.core().streaming.load(Ordering::Relaxed), 0);
+}
+
 #[tokio::test]
 async fn random_reads_fetch_only_the_pieces_they_touch() {
     let (store, uri) = fresh_store();
