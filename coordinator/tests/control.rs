@@ -348,7 +348,15 @@ async fn other_machines_are_served_only_with_open_join() {
         assert_eq!(refusal.code(), Code::PermissionDenied);
         assert!(refusal.message().contains("--open-join"), "{refusal}");
     }
-    status(&mut client).await;
+    // They may look, and see no secret.
+    let secret = mount("/a", &[("secret_access_key", "hush")]);
+    closed.client().await.add_mount(secret).await.unwrap();
+    let option = |view: ClusterView| {
+        let mount = view.mounts.iter().next().unwrap();
+        mount.options["secret_access_key"].clone()
+    };
+    assert_eq!(option(status(&mut client).await.0), "***");
+    assert_eq!(option(status(&mut closed.client().await).await.0), "hush");
     closed.coordinator.shutdown().await;
 
     let open = Cluster::with(|c| (c.listen, c.open_join) = (everywhere, true)).await;
