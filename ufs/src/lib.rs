@@ -35,6 +35,10 @@
 //! its name ended in `/`. A file that a later page could turn out to be hidden by a
 //! directory is held back until that is known, so it may come after its neighbours.
 //!
+//! The root of a bucket mount always exists while the bucket does, whether or not any key
+//! begins with its prefix. A read of an object that was deleted is `NotFound`, of one that
+//! was replaced `Stale`.
+//!
 //! # Versions
 //!
 //! The version of an object is its ETag wherever the store gives one, because a listing

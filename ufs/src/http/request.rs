@@ -85,8 +85,11 @@ impl Requests {
         headers: &[(HeaderName, String)],
     ) -> Result<Response, UfsError> {
         let started = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        for attempt in 0.. {
+        let mut attempt = 0;
+        loop {
+            // Jittered, so that many who met the same failure do not come back together.
+            let pause = FIRST_PAUSE * (1 << attempt.min(MAX_DOUBLINGS));
+            let pause = pause.mul_f64(rand::random_range(0.5..1.0));
             let mut request = self.client.request(method.clone(), url);
             for (name, value) in headers {
                 request = request.header(name, value);
@@ -108,9 +111,8 @@ impl Requests {
                 Ok(_) | Err(_) => {}
             }
             tokio::time::sleep(pause).await;
-            pause *= 2;
+            attempt += 1;
         }
-        unreachable!("the loop ends by returning")
     }
 
     /// The body of `response`.
@@ -190,3 +192,4 @@ impl fmt::Debug for Auth {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_DOUBLINGS: usize = 4;

@@ -19,7 +19,8 @@ use crate::metadata::{FileKind, Metadata};
 /// are ever taken for one another.
 pub(super) async fn settled(root: Arc<Root>, path: String) -> Result<Metadata, UfsError> {
     let uri = root.uri_of(&path);
-    for attempt in 0.. {
+    let mut waits = 0;
+    loop {
         let (root, at) = (Arc::clone(&root), path.clone());
         let stat = blocking(Op::Stat, &uri, move || describe(&root, &at)).await?;
         let Some(mut metadata) = metadata(&stat) else {
@@ -31,7 +32,8 @@ pub(super) async fn settled(root: Arc<Root>, path: String) -> Result<Metadata, U
             ));
         };
         let restless = metadata.version.is_some() && is_fresh(&stat, SystemTime::now());
-        if restless && attempt < MAX_WAITS {
+        if restless && waits < MAX_WAITS {
+            waits += 1;
             tokio::time::sleep(CLOCK_TICK).await;
             continue;
         }
@@ -40,7 +42,6 @@ pub(super) async fn settled(root: Arc<Root>, path: String) -> Result<Metadata, U
         }
         return Ok(metadata);
     }
-    unreachable!("the loop ends by returning")
 }
 
 /// What an inode says; `None` for what is neither a file, a directory nor a link.
