@@ -77,8 +77,7 @@ impl fmt::Debug for Block {
 pub struct Hit {
     /// The range, contiguous.
     pub data: Bytes,
-    /// One CRC32C per page piece of the range, see
-    /// [`pieces`](millpond_proto::checksum::pieces).
+    /// One CRC32C per page piece of the range, see [`pieces`].
     pub checksums: Vec<u32>,
     /// Where it was.
     pub tier: Tier,
