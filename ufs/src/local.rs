@@ -137,6 +137,22 @@ async fn blocking<T: Send + 'static>(
 fn join(root: &str, path: &str) -> String {
     match path {
         "" => root.to_owned(),
-        path => format!("{}/{}", root.trim_end_matches('/'), encode_path(path)),
+        path => format!(
+            "{}/{}",
+            root.strip_suffix('/').unwrap_or(root),
+            encode_path(path)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_join_with_one_slash_also_at_the_root_of_the_machine() {
+        assert_eq!(join("file:///", "a b"), "file:///a%20b");
+        assert_eq!(join("file:///d", "a/b"), "file:///d/a/b");
+        assert_eq!(join("file:///d", ""), "file:///d");
     }
 }

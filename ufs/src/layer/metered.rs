@@ -65,30 +65,29 @@ impl Ufs for Metered {
         range: Range<u64>,
     ) -> Result<ByteStream, UfsError> {
         let call = self.start(Op::Read);
+        let left = range.end.saturating_sub(range.start);
         let stream = match self.inner.read(path, version, range).await {
             Ok(stream) => stream,
             Err(error) => return call.end(Err(error)),
         };
-        let state = (stream, Some(call));
-        let counted = futures::stream::unfold(state, |(mut stream, mut call)| async move {
+        let state = (stream, call, left);
+        let counted = futures::stream::unfold(state, |(mut stream, mut call, left)| async move {
             let piece = stream.next().await;
-            match (&piece, &mut call) {
-                (Some(Ok(bytes)), Some(call)) => {
-                    call.metrics.add_read_bytes(bytes.len() as u64);
-                }
-                (Some(Err(error)), call) => {
-                    if let Some(call) = call.take() {
-                        call.finish(Outcome::Failed(error.kind()));
+            let mut left = left;
+            match &piece {
+                Some(Ok(bytes)) => {
+                    let len = bytes.len() as u64;
+                    call.metrics.add_read_bytes(len);
+                    left = left.saturating_sub(len);
+                    // A reader that has all its bytes need not ask for the end.
+                    if left == 0 {
+                        call.record(Outcome::Ok);
                     }
                 }
-                (None, call) => {
-                    if let Some(call) = call.take() {
-                        call.finish(Outcome::Ok);
-                    }
-                }
-                (Some(Ok(_)), None) => {}
+                Some(Err(error)) => call.record(Outcome::Failed(error.kind())),
+                None => call.record(Outcome::Ok),
             }
-            piece.map(|piece| (piece, (stream, call)))
+            piece.map(|piece| (piece, (stream, call, left)))
         });
         Ok(counted.boxed())
     }
@@ -118,19 +117,16 @@ impl Call {
         }
     }
 
-    fn end<T>(self, result: Result<T, UfsError>) -> Result<T, UfsError> {
-        self.finish(Outcome::from(&result));
+    fn end<T>(mut self, result: Result<T, UfsError>) -> Result<T, UfsError> {
+        self.record(Outcome::from(&result));
         result
-    }
-
-    fn finish(mut self, outcome: Outcome) {
-        self.record(outcome);
     }
 
     fn forget(&mut self) {
         self.open = false;
     }
 
+    /// Counts the call, the first time that it is told how the call ended.
     fn record(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.open, false) {
             let seconds = self.started.elapsed().as_secs_f64();
@@ -142,5 +138,41 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.record(Outcome::Cancelled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::limited::tests::Stuck;
+    use crate::memory::MemoryStore;
+    use crate::object::ObjectUfs;
+    use prometheus_client::registry::Registry;
+
+    fn metered(inner: Arc<dyn Ufs>) -> (Metered, Arc<UfsMetrics>) {
+        let metrics = Arc::new(UfsMetrics::new(&mut Registry::default()));
+        (Metered::new(inner, Arc::clone(&metrics)), metrics)
+    }
+
+    #[tokio::test]
+    async fn a_read_is_done_with_its_last_byte_whether_or_not_its_end_is_asked_for() {
+        let store = MemoryStore::named("a_read_is_done");
+        let version = store.put("f", "bytes");
+        let (_, unused) = metered(Arc::new(Stuck));
+        let tree = ObjectUfs::new("memory:".into(), "", store, 10, unused);
+        let (ufs, metrics) = metered(Arc::new(tree));
+        let mut stream = ufs.read("f", &version, 0..5).await.expect("it exists");
+        stream.next().await.expect("one piece").expect("right");
+        drop(stream);
+        assert_eq!(metrics.succeeded(Op::Read), 1);
+        assert_eq!(metrics.read_bytes(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_call_is_not_a_success() {
+        let (ufs, metrics) = metered(Arc::new(Stuck));
+        let call = ufs.stat("a");
+        assert!(futures::poll!(call).is_pending());
+        assert_eq!(metrics.succeeded(Op::Stat), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Real object stores: keys over `object_store`'s concrete clients.
 
-use std::fmt::Debug;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,8 +18,7 @@ use crate::object::failure::{Failures, is_missing_object};
 use crate::object::tap::CallLog;
 use crate::ufs::ByteStream;
 
-/// A bucket or container.
-#[derive(Debug)]
+/// A bucket or container. Debug output leaves out the client, which holds credentials.
 pub(crate) struct StoreBackend<S> {
     store: S,
     /// The canonical URI of the bucket, endpoint included.
@@ -182,6 +181,15 @@ impl<S: ObjectStore + PaginatedListStore> Backend for StoreBackend<S> {
             piece.map_err(|error| failures.explain(Op::Read, uri.clone(), &log, &error))
         });
         Ok(stream.boxed())
+    }
+}
+
+impl<S> fmt::Debug for StoreBackend<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreBackend")
+            .field("identity", &self.identity)
+            .field("failures", &self.failures)
+            .finish_non_exhaustive()
     }
 }
 
