@@ -218,7 +218,7 @@ async fn run(guard: InFlight, job: FillJob) {
     match &outcome {
         Ok(tier) => {
             inner.metrics.fill_ended(*tier, None, elapsed);
-            debug!(?tier, bytes = job.len(), elapsed_ms, "filled");
+            debug!(?tier, bytes = job.block_len(), elapsed_ms, "filled");
         }
         Err(error) => {
             let kind = error.kind();
@@ -238,7 +238,7 @@ async fn run(guard: InFlight, job: FillJob) {
 async fn fill_block(inner: &Inner, fill: &Fill, job: &FillJob) -> Result<Tier, FillError> {
     let limits = &inner.limits;
     // Held until the store has taken the block over into its own account.
-    let Some(_permit) = inner.budget.take(job.len(), limits.patience).await else {
+    let Some(_permit) = inner.budget.take(job.block_len(), limits.patience).await else {
         let why = "the memory for fills is taken by slower ones";
         return Err(FillError::Busy {
             block: job.block,

@@ -13,16 +13,15 @@ use tracing::{debug, info};
 
 use millpond_net::block_client::{BlockClient, BlockClientConfig};
 use millpond_net::block_server::{BlockServer, ServerLimits};
-use millpond_net::control::{Routing, ViewWatch, WatchConfig};
+use millpond_net::control::Routing;
 use millpond_net::metrics::{ClientMetrics, Component, ServerMetrics};
 use millpond_net::quic;
 use millpond_net::tls::Identity;
-use millpond_process::{AdminServer, Readiness, SharedRegistry, announce_ready, shared_registry};
+use millpond_process::{AdminServer, Readiness, announce_ready, shared_registry};
 use millpond_proto::{MemberState, NodeId, NodeStats};
-use millpond_store::Store;
 use millpond_ufs::{UfsContext, UfsMetrics};
 
-use crate::agent::{Agent, Entry, Host};
+use crate::agent::Host;
 use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::fill::{FillLimits, Fills};
@@ -229,7 +228,7 @@ impl Host for NodeHost {
         }
         let admin = self
             .admin
-            .map_or("none".to_owned(), |addr| addr.to_string());
+            .map_or_else(|| "none".to_owned(), |addr| addr.to_string());
         announce_ready(&[
             ("listen", self.listen.to_string()),
             ("admin", admin),

@@ -51,7 +51,7 @@ impl Peek for PeerBlocks {
             epoch: placement.epoch(),
             block: job.block,
             offset: 0,
-            len: job.len(),
+            len: job.block_len(),
             file_size: job.file_size,
             deadline_ms: 0,
             source: None,
@@ -61,7 +61,7 @@ impl Peek for PeerBlocks {
         let response = answer.map_err(|_| ErrorKind::Timeout)?;
         let response = response.map_err(|error| error.kind())?;
         // More than was asked for is not worth receiving.
-        if response.head.data_len != job.len() {
+        if response.head.data_len != job.block_len() {
             return Err(ErrorKind::Internal);
         }
         let data = response.read_data().await.map_err(|error| error.kind())?;

@@ -41,7 +41,7 @@ pub struct FillJob {
 
 impl FillJob {
     /// Bytes of the block.
-    pub fn len(&self) -> u32 {
+    pub fn block_len(&self) -> u32 {
         (self.range.end - self.range.start) as u32
     }
 }
@@ -71,8 +71,8 @@ pub(super) async fn from_peers(
 ) -> Option<Block> {
     for &node in &job.holders {
         match peers.peek(node, job, deadline).await {
-            Ok(block) if block.data.len() == job.len() as usize => {
-                metrics.peer_bytes.inc_by(u64::from(job.len()));
+            Ok(block) if block.data.len() == job.block_len() as usize => {
+                metrics.peer_bytes.inc_by(u64::from(job.block_len()));
                 return Some(block);
             }
             Ok(block) => debug!(%node, bytes = block.data.len(), "a peer sent a wrong length"),
@@ -89,7 +89,7 @@ pub(super) async fn from_ufs(
     stall: Duration,
     metrics: &NodeMetrics,
 ) -> Result<Block, FillError> {
-    let (block, len) = (job.block, job.len());
+    let (block, len) = (job.block, job.block_len());
     let failed = |source| FillError::Ufs { block, source };
     let stalled = |have| FillError::Stalled {
         block,

@@ -1,19 +1,29 @@
 //! From settings to everything a node needs before it can serve.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use millpond_net::NetError;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
 use millpond_net::ca::ClusterCa;
+use millpond_net::control::{Routing, ViewWatch, WatchConfig};
 use millpond_net::tls::PeerRole;
-use millpond_proto::ClusterId;
-use millpond_store::StoreConfig;
+use millpond_net::{NetError, quic};
+use millpond_process::{AdminServer, Readiness, SharedRegistry, Size};
+use millpond_proto::{ClusterId, NodeId};
+use millpond_store::{Store, StoreConfig};
 
-use crate::agent::About;
+use crate::agent::{About, Agent, Entry};
+use crate::config::NodeConfig;
 use crate::data_dir::DataDir;
+use crate::error::NodeError;
+use crate::memory::MemoryPlan;
+use crate::metrics::NodeMetrics;
 
-use super::*;
+use super::disk;
 
 /// What a node has before it knows its cluster.
 pub(super) struct Parts {
@@ -54,8 +64,8 @@ pub(super) async fn open(
     info!(
         data_dir = %config.data_dir.display(),
         memory = %config.memory,
-        disk = %disk.as_ref().map_or("none".to_owned(), |(dir, _)| dir.display().to_string()),
-        disk_capacity = %millpond_process::Size(disk_capacity),
+        disk = %disk.as_ref().map_or_else(|| "none".to_owned(), |(dir, _)| dir.display().to_string()),
+        disk_capacity = %Size(disk_capacity),
         %listen,
         "starting"
     );
