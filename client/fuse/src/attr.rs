@@ -47,9 +47,9 @@ impl AttrStyle {
             crtime: time,
             kind,
             perm: (mode & PERMISSIONS) as u16,
-            // One, also for directories: the number of subdirectories is not known, and 2
-            // would tell old `find`s that there is none.
-            nlink: 1,
+            // One, also for directories, where the store has no number: 2 would tell old
+            // `find`s that there is no subdirectory.
+            nlink: attr.nlink.unwrap_or(1),
             uid: attr.uid.unwrap_or(self.uid),
             gid: attr.gid.unwrap_or(self.gid),
             rdev: 0,
@@ -87,6 +87,7 @@ mod tests {
             mode: None,
             uid: None,
             gid: None,
+            nlink: None,
             version: None,
             file_id: None,
             mount: None,

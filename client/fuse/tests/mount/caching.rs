@@ -102,11 +102,11 @@ fn a_reader_keeps_its_version_while_others_see_the_new_one() {
 fn a_slow_read_delays_no_stat() {
     let fixture_runtime = tokio::runtime::Runtime::new().unwrap();
     let s3 = fixture_runtime.block_on(S3Fixture::start());
-    s3.create_bucket("b");
-    s3.put("b", "slow", pattern(1, 4 * MIB));
-    s3.put("b", "quick", pattern(2, 100));
+    s3.create_bucket("data");
+    s3.put("data", "slow", pattern(1, 4 * MIB));
+    s3.put("data", "quick", pattern(2, 100));
     let one_thread = |options: &mut MountOptions| options.threads = 1;
-    let Some(rig) = Rig::with("s3://b", s3.options(), one_thread) else {
+    let Some(rig) = Rig::with("s3://data", s3.options(), one_thread) else {
         return;
     };
     let slow = File::open(rig.path("slow")).unwrap();
