@@ -108,7 +108,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(first: pb::View) -> Self {
+    fn start(first: pb::View) -> Self {
         let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = incoming.local_addr().unwrap().to_string();
         let (views, receiver) = watch::channel(first);
@@ -154,7 +154,7 @@ async fn a_client_follows_its_coordinator_and_starts_without_it_from_the_last_vi
     let dir = tempfile::tempdir().unwrap();
     let (store, uri) = fresh_store();
     store.put("f", "content");
-    let coordinator = Running::start(view(1, mounts(&[("/a", &uri)]))).await;
+    let coordinator = Running::start(view(1, mounts(&[("/a", &uri)])));
     let addr = coordinator.addr.clone();
 
     let fs = connect(&addr, dir.path()).await.unwrap();
