@@ -107,3 +107,31 @@ fn time(nanos: i64) -> SystemTime {
 /// Twice the longest tick of the coarse clock (CONFIG_HZ of 100).
 const CLOCK_TICK: Duration = Duration::from_millis(20);
 const MAX_WAITS: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inode_is_fresh_for_some_ticks_of_the_clock() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let stat = rustix::fs::fstat(file.as_file()).expect("it is open");
+        let changed = time(nanos(stat.st_ctime, stat.st_ctime_nsec));
+        let after = |millis| is_fresh(&stat, changed + Duration::from_millis(millis));
+        assert!(after(0) && after(10));
+        assert!(!after(20) && !after(10_000));
+        let before = |millis| is_fresh(&stat, changed - Duration::from_millis(millis));
+        assert!(before(5), "a clock that lags a little");
+        assert!(!before(60_000), "a clock of another machine");
+    }
+
+    #[test]
+    fn times_before_the_epoch_survive() {
+        let nanos = nanos(-2, 5);
+        assert_eq!(nanos, -1_999_999_995);
+        assert_eq!(
+            time(nanos),
+            SystemTime::UNIX_EPOCH - Duration::from_nanos(1_999_999_995)
+        );
+    }
+}
