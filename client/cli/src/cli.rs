@@ -21,21 +21,15 @@ pub(crate) struct Cli {
     command: Command,
 }
 
+/// The help of each is that of its arguments.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Try everything on this machine: coordinator, cache nodes and a mount, read and checked
     Dev(Box<dev::DevArgs>),
-    /// Mount a cluster's namespace, or one store without a cluster, as a directory
     Mount(Box<mount::MountArgs>),
-    /// Unmount a directory
     Umount(mount::UmountArgs),
-    /// The mount table: which store serves which path
     Mounts(mounts::MountsArgs),
-    /// Look at files without a mount
     Fs(fs::FsArgs),
-    /// The cluster: epoch, nodes, capacity, hit ratio, mounts
     Status(status::StatusArgs),
-    /// Which nodes own and hold the blocks of a file
     Ring(ring::RingArgs),
     #[command(hide = true)]
     DevCoordinator(Box<child::DevCoordinatorArgs>),

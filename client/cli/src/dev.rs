@@ -15,12 +15,13 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use millpond_client::FileSystem;
+use millpond_fuse::preflight;
 use millpond_process::{Size, shutdown};
 use millpond_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use args::DevArgs;
-use args::{Origin, Plan};
+use args::{MountPlan, Origin, Plan};
 use cluster::{ClusterPlan, logs};
 use dataset::Recipe;
 use passes::{Access, Workload};
@@ -35,6 +36,10 @@ const LEAST_DISK: u64 = 1 << 30;
 
 pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     let plan = args.plan()?;
+    if let MountPlan::At(dir) = &plan.mount {
+        // Before minutes of work: a mount point that cannot be used never will be.
+        preflight::check_mount_point(dir)?;
+    }
     let stop = shutdown::token();
     let mut stage = Stage::new()?;
     let result = tokio::select! {

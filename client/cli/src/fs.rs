@@ -25,17 +25,11 @@ pub(crate) struct FsArgs {
 
 #[derive(Debug, Subcommand)]
 enum FsCommand {
-    /// List a directory
     Ls(ls::LsArgs),
-    /// Show all that is known of a file or directory
     Stat(stat::StatArgs),
-    /// Write a file, or a part of it, to stdout
     Cat(cat::CatArgs),
-    /// Copy a file or directory to this machine
     Cp(cp::CpArgs),
-    /// Sum up the sizes of files
     Du(du::DuArgs),
-    /// Find files by name, kind and size
     Find(find::FindArgs),
 }
 

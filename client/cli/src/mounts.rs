@@ -24,15 +24,10 @@ pub(crate) struct MountsArgs {
 
 #[derive(Debug, Subcommand)]
 enum MountsCommand {
-    /// Let a store serve a path of the namespace
     Add(AddArgs),
-    /// List all mounts
     Ls(LsArgs),
-    /// Show one mount
     Show(ShowArgs),
-    /// Change the options of a mount
     Update(UpdateArgs),
-    /// Remove a mount; what it served stays untouched in its store
     Rm(RmArgs),
 }
 

@@ -20,7 +20,6 @@ pub(crate) struct RingArgs {
 
 #[derive(Debug, Subcommand)]
 enum RingCommand {
-    /// The blocks of a file: their owners, and which node holds each in which tier now
     Show(ShowArgs),
 }
 

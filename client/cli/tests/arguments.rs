@@ -99,6 +99,20 @@ fn failures_exit_with_1_and_say_what_was_tried() {
 }
 
 #[test]
+fn a_mount_point_that_cannot_be_used_is_refused_before_any_work() {
+    let full = tempfile::tempdir().unwrap();
+    std::fs::write(full.path().join("file"), "x").unwrap();
+    let full = full.path().to_str().unwrap();
+    fails(&["dev", "--once", "--mount", full], 1, &["not empty", full]);
+    let missing = "/nonexistent-millpond";
+    fails(
+        &["dev", "--once", "--mount", missing],
+        1,
+        &["mkdir", missing],
+    );
+}
+
+#[test]
 fn an_unknown_key_of_a_configuration_file_is_named_with_the_nearest() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
@@ -146,6 +160,8 @@ fn help_is_there_for_everyone_and_hides_what_dev_starts() {
     }
     assert!(!help.contains("dev-node"), "{help}");
     let dev = String::from_utf8(millpond(&["dev", "--help"]).stdout).unwrap();
+    // However the lines are broken.
+    let dev = dev.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         dev.contains("2000 files") && dev.contains("512 MiB"),
         "{dev}"

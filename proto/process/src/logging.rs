@@ -12,8 +12,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::error::UsageError;
 
 /// Filters that apply unless the user names the target: openraft logs ordinary races of
-/// elections as warnings and errors.
-const BUILT_IN: &str = "openraft=error";
+/// elections as warnings and errors, fuser warns when it finds that we unmounted already.
+const BUILT_IN: &str = "openraft=error,fuser::session=error";
 
 /// What is logged, and how: the `[log]` section of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
