@@ -132,7 +132,7 @@ fn wrong_flags_and_settings_are_usage_errors() {
         (
             "coordinator",
             &["--block-size", "3MiB"],
-            &["3MiB", "power of two"],
+            &["block size", "power of two"],
         ),
         ("coordinator", &["--no-such-flag"], &["--no-such-flag"]),
         (
@@ -507,7 +507,11 @@ fn temporary_files(dir: &Path) -> Vec<PathBuf> {
         let name = entry.file_name().to_string_lossy().to_lowercase();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(temporary_files(&path));
-        } else if name.contains("tmp") || name.contains("partial") || name.contains("aside") {
+        } else if dir.ends_with("tmp")
+            || name.contains("tmp")
+            || name.contains("partial")
+            || name.contains("aside")
+        {
             found.push(path);
         }
     }
