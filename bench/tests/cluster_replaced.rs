@@ -98,7 +98,7 @@ fn read_under_replacement(path: &Path, size: u64, replacements: u64, replace: &R
         for _ in 0..3 {
             scope.spawn(|| {
                 while latest.load(Ordering::SeqCst) < replacements {
-                    if read_one_version(path, size, latest.load(Ordering::SeqCst) + 1) {
+                    if read_one_version(path, size, replacements) {
                         whole.fetch_add(1, Ordering::SeqCst);
                     }
                 }
