@@ -4,7 +4,8 @@
 //! - Every path is resolved by the kernel below the root (`openat2` with
 //!   `RESOLVE_BENEATH`): a link on the way that leads out of the root, an absolute one
 //!   included, is `Denied`, whatever happens to the tree meanwhile. `stat` describes a link
-//!   itself, `read_link` gives its target as stored, `read` follows it within the root.
+//!   itself, `read_link` gives the target of one that stays below the root and is `Denied`
+//!   for any other, `read` follows it within the root.
 //! - Devices, sockets and pipes do not exist. Names that are not UTF-8 do not either; each
 //!   directory that has any is warned about once.
 //! - A listing is in the byte order of the names. The names of one directory are read at

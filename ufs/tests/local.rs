@@ -58,15 +58,31 @@ async fn links_are_described_and_followed_only_within_the_root() {
     symlink(root.join("d/f"), root.join("absolute-inside")).unwrap();
     symlink(outside.path(), root.join("directory")).unwrap();
     symlink("loop", root.join("loop")).unwrap();
+    symlink("nowhere", root.join("dangling")).unwrap();
+    // Textually inside; the kernel would leave the root through the link on the way.
+    symlink("..", root.join("d/to-root")).unwrap();
+    symlink("d/to-root/../x", root.join("round-about")).unwrap();
     let ufs = mount(root).await;
 
     for (path, target) in [
         ("near", "d/f"),
-        ("absolute", secret.to_str().unwrap()),
-        ("relative", up.as_str()),
+        ("d/up-and-down", "../d/f"),
+        ("d/to-root", ".."),
+        ("dangling", "nowhere"),
     ] {
         assert_eq!(ufs.stat(path).await.unwrap().kind, FileKind::Symlink);
         assert_eq!(ufs.read_link(path).await.unwrap(), target);
+    }
+    for path in [
+        "absolute",
+        "relative",
+        "absolute-inside",
+        "directory",
+        "round-about",
+    ] {
+        assert_eq!(ufs.stat(path).await.unwrap().kind, FileKind::Symlink);
+        let error = ufs.read_link(path).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{path}: {error}");
     }
     assert_eq!(
         ufs.read_link("d/f").await.unwrap_err().kind(),

@@ -45,6 +45,9 @@ pub(crate) struct MountArgs {
     /// Coordinators of the cluster, separated by commas [default: 127.0.0.1:7000]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     coordinator: Vec<String>,
+    /// What the environment says; neither SOURCE nor --coordinator is in its way
+    #[arg(long, hide = true, env = "MILLPOND_COORDINATOR", value_delimiter = ',')]
+    coordinator_of_environment: Vec<String>,
     /// TOML file with a [mount] section; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,

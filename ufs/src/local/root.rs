@@ -67,13 +67,18 @@ impl Root {
         }
     }
 
+    /// The target of the link at `path`; `Denied` if following it would leave the root, since
+    /// whoever gets the target follows it in a namespace of its own.
     pub(super) fn read_link(&self, path: &str) -> Result<String, UfsError> {
         let error =
             |kind, cause: &str| Err(UfsError::new(kind, Op::ReadLink, self.uri_of(path), cause));
         let fd = self.open_below(Op::ReadLink, path, OFlags::PATH | OFlags::NOFOLLOW)?;
         match rustix::fs::readlinkat(&fd, "", Vec::new()) {
             Ok(target) => match target.into_string() {
-                Ok(target) => Ok(target),
+                Ok(target) => {
+                    self.check_link(path)?;
+                    Ok(target)
+                }
                 Err(_) => error(ErrorKind::Unsupported, "the target is not UTF-8"),
             },
             // What the kernel says of a descriptor that is not a link.
@@ -81,6 +86,16 @@ impl Root {
                 error(ErrorKind::Invalid, "it is not a symbolic link")
             }
             Err(errno) => Err(failure(errno, Op::ReadLink, self.uri_of(path))),
+        }
+    }
+
+    /// Lets the kernel follow the link at `path`, other links on the way included. One that
+    /// leads nowhere leads nowhere outside either.
+    fn check_link(&self, path: &str) -> Result<(), UfsError> {
+        match self.open_below(Op::ReadLink, path, OFlags::PATH) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

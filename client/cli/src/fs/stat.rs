@@ -1,6 +1,7 @@
 //! `millpond fs stat`.
 
 use millpond_client::{Attr, FileKind};
+use millpond_proto::ErrorKind;
 use serde::Serialize;
 
 use super::entry::{Row, printable};
@@ -41,7 +42,12 @@ pub(super) async fn run(args: StatArgs, cluster: &ClusterArgs) -> anyhow::Result
         _ => None,
     };
     session.close().await;
-    let report = Report::new(path, &attr?, target.transpose()?);
+    let target = match target {
+        // The link itself may be looked at, only not followed.
+        Some(Err(error)) if error.kind() == ErrorKind::Denied => None,
+        target => target.transpose()?,
+    };
+    let report = Report::new(path, &attr?, target);
     if args.output.is_json() {
         return output::json(&report);
     }

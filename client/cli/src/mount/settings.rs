@@ -210,11 +210,10 @@ impl Flags {
     }
 }
 
-/// The flag is one of all commands with a default of its own, which must not win over a file.
+/// What the command line says, else the environment variable that all commands know.
 fn given_coordinators(args: &MountArgs) -> Option<Vec<String>> {
-    let given = &args.coordinator;
-    let is_default = *given == MountSection::default().coordinators;
-    (!given.is_empty() && !is_default).then(|| given.clone())
+    let given = [&args.coordinator, &args.coordinator_of_environment];
+    given.into_iter().find(|list| !list.is_empty()).cloned()
 }
 
 fn octal(setting: &str, text: &str) -> Result<u32, UsageError> {
