@@ -125,10 +125,26 @@ impl From<BlockSize> for u32 {
 /// The number is not a possible block size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "block size {0} is not a power of two between 64 KiB (65536) and 64 MiB (67108864); \
-     the default is 4MiB"
+    "block size {size} is not a power of two between 64 KiB (65536) and 64 MiB (67108864); \
+     the default is 4MiB",
+    size = AsGiven(*.0)
 )]
 pub struct BlockSizeError(u64);
+
+/// A number of bytes as people write it, and in bytes.
+struct AsGiven(u64);
+
+impl fmt::Display for AsGiven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0;
+        for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+            if bytes >= unit && bytes.is_multiple_of(unit) {
+                return write!(f, "{}{name} ({bytes} bytes)", bytes / unit);
+            }
+        }
+        write!(f, "{bytes}")
+    }
+}
 
 impl BlockSizeError {
     /// Always [`ErrorKind::Invalid`].
@@ -168,6 +184,8 @@ mod tests {
             let error = BlockSize::new(wrong).unwrap_err();
             assert!(error.to_string().contains(&wrong.to_string()), "{error}");
         }
+        let error = BlockSize::new(3 << 20).unwrap_err().to_string();
+        assert!(error.contains("block size 3MiB (3145728 bytes)"), "{error}");
     }
 
     proptest! {
