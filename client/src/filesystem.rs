@@ -261,6 +261,9 @@ impl FileSystem {
     /// fail with [`ClientError::ShutDown`]; blocks on their way to the local disk tier are
     /// given a moment to arrive.
     pub async fn shutdown(&self) {
+        if let Some(peers) = &self.core.peers {
+            peers.stop_watching().await;
+        }
         if let Some(disk) = &self.core.disk {
             disk.drain(Duration::from_millis(600)).await;
         }

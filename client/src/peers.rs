@@ -81,6 +81,11 @@ impl Peers {
         self.recent.lock().retain(|id, _| serves(*id));
     }
 
+    /// Ends following the coordinators, whose going away is no news any more.
+    pub(crate) async fn stop_watching(&self) {
+        self.watch.stop().await;
+    }
+
     /// Closes all connections.
     pub(crate) async fn shutdown(&self) {
         self.client.clone().shutdown().await;

@@ -143,6 +143,11 @@ impl ViewWatch {
 
     /// Stops following.
     pub async fn shutdown(self) {
+        self.stop().await;
+    }
+
+    /// Stops following, for those that share this. The last view stays.
+    pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
     }
