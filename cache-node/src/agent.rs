@@ -135,6 +135,29 @@ impl Agent {
         }
     }
 
+    /// Enters the cluster if a coordinator answers now; none if none does, or `stop` is
+    /// cancelled first.
+    ///
+    /// # Errors
+    /// As [`Agent::enter`].
+    pub async fn enter_now(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> Result<Option<Entry>, NodeError> {
+        match stop.run_until_cancelled(self.try_enter()).await {
+            None => Ok(None),
+            Some(Ok(entry)) => {
+                info!(node = %entry.member.node, cluster = %entry.member.cluster, "joined");
+                Ok(Some(entry))
+            }
+            Some(Err(error)) if join::is_final(&error) => Err(error),
+            Some(Err(error)) => {
+                debug!(why = error_chain(&error), "no coordinator answers yet");
+                Ok(None)
+            }
+        }
+    }
+
     async fn try_enter(&mut self) -> Result<Entry, NodeError> {
         join::enter(&self.control, &self.about, &self.key, &mut self.data_dir).await
     }

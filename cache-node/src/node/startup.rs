@@ -98,9 +98,10 @@ pub(super) async fn open(
     })
 }
 
-/// The view and identity to start with: those kept from the last time if there are any, so
-/// that a node serves while no coordinator answers; else those of a first join. None if
-/// `stop` is cancelled first.
+/// The view and identity to start with: those of a join if a coordinator answers at once;
+/// else those kept from the last time if there are any, so that a node serves while no
+/// coordinator answers; else those of a first join, whenever that is. None if `stop` is
+/// cancelled first.
 pub(super) async fn first_view(
     agent: &mut Agent,
     endpoint: &quinn::Endpoint,
@@ -111,6 +112,10 @@ pub(super) async fn first_view(
         _ => None,
     };
     if let Some(member) = kept {
+        // The coordinator has the first word: whether the directory is of its cluster.
+        if let Some(entry) = agent.enter_now(stop).await? {
+            return begin(agent, endpoint, entry).await.map(Some);
+        }
         let watch = follow(
             agent,
             WatchConfig {
@@ -132,6 +137,11 @@ pub(super) async fn first_view(
     let Some(entry) = agent.enter(stop).await? else {
         return Ok(None);
     };
+    begin(agent, endpoint, entry).await.map(Some)
+}
+
+/// What a node that was just let in starts with.
+async fn begin(agent: &Agent, endpoint: &quinn::Endpoint, entry: Entry) -> anyhow::Result<Start> {
     quic::replace_identity(endpoint, &entry.identity)?;
     let watch = follow(
         agent,
@@ -146,12 +156,12 @@ pub(super) async fn first_view(
         Some(routing) => routing,
         None => Arc::new(Routing::first(entry.view.clone())),
     };
-    Ok(Some(Start {
+    Ok(Start {
         member: entry.member.node,
         entry: Some(entry),
         watch,
         routing,
-    }))
+    })
 }
 
 /// Opens the tiers, for the blocks of `cluster` alone.
