@@ -49,16 +49,22 @@ fn build() -> Result<Binaries> {
     }
     let exe = std::env::current_exe()?;
     let (target, profile_dir) = layout(&exe).context("the test is not in a target directory")?;
-    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
-        Some("debug") => "dev",
-        Some(name) => name,
-        None => "dev",
+    let profile: &[&str] = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => &[],
+        Some(name) => &["--profile", name],
     };
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("no workspace")?;
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--workspace", "--bins", "--profile", profile])
+    // The very command that `cargo test --workspace` is, so that its artifacts are fresh:
+    // a build of the programs alone would select other features of the dependencies.
+    let mut cargo = Command::new(env!("CARGO"));
+    for name in env::of_test_runner() {
+        cargo.env_remove(name);
+    }
+    let output = cargo
+        .args(["test", "--workspace", "--no-run"])
+        .args(profile)
         .current_dir(workspace)
         .env("CARGO_TARGET_DIR", target)
         .output()

@@ -1,5 +1,7 @@
 //! The environment variables that steer tests.
 
+use std::ffi::OsString;
+
 /// The variable's value; none if it is unset or empty.
 #[allow(
     clippy::disallowed_methods,
@@ -7,4 +9,19 @@
 )]
 pub(crate) fn switch(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Variables that cargo sets for the test that it runs. A cargo started by the test must not
+/// inherit them: build scripts that watch them would run again, and all that depends on them.
+pub(crate) fn of_test_runner() -> impl Iterator<Item = OsString> {
+    const PREFIXES: [&str; 4] = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+    ];
+    std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        let text = name.to_string_lossy();
+        PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+    })
 }

@@ -250,6 +250,16 @@ impl InodeTable {
         }
     }
 
+    /// Notes that a read arrived on `ino` through a handle whose open of `version` was
+    /// answered without [`keep_pages`](Opened::keep_pages).
+    pub(crate) fn settle(&mut self, ino: u64, version: FileId) {
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && let Some(files) = &mut node.files
+        {
+            files.settle(version);
+        }
+    }
+
     /// Counts a release of what [`open`](Self::open) counted.
     pub(crate) fn release(&mut self, ino: u64) {
         if let Some(files) = self

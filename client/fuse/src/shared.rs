@@ -1,6 +1,7 @@
 //! What all requests of one mount share.
 
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -41,6 +42,9 @@ pub(crate) struct Shared {
 pub(crate) struct OpenFile {
     pub(crate) ino: u64,
     pub(crate) file: Arc<FileHandle>,
+    /// Whether the first read through this handle is still to tell that the kernel has dropped
+    /// the pages of earlier versions.
+    pub(crate) unsettled: AtomicBool,
 }
 
 /// A directory handle that the kernel holds. The lock is held while the listing is waited

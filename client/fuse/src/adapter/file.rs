@@ -1,6 +1,7 @@
 //! Open, read, release.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{
     Errno, FileHandle, FopenFlags, INodeNo, OpenAccMode, OpenFlags, ReplyData, ReplyEmpty,
@@ -62,7 +63,11 @@ async fn open_file(shared: &Shared, ino: INodeNo) -> Result<(FileHandle, FopenFl
     if keep_pages {
         flags |= FopenFlags::FOPEN_KEEP_CACHE;
     }
-    let handle = OpenFile { ino: ino.0, file };
+    let handle = OpenFile {
+        ino: ino.0,
+        file,
+        unsettled: AtomicBool::new(!keep_pages),
+    };
     let fh = shared.files.insert(handle);
     shared.metrics.open_files.set(shared.files.len() as i64);
     Ok((FileHandle(fh), flags))
@@ -75,6 +80,9 @@ pub(super) fn read(shared: &Arc<Shared>, fh: FileHandle, offset: u64, size: u32,
         timer.finish(Outcome::Error);
         return reply.error(Errno::EBADF);
     };
+    if open.unsettled.load(Ordering::Relaxed) && open.unsettled.swap(false, Ordering::Relaxed) {
+        shared.inodes.lock().settle(open.ino, open.file.file_id());
+    }
     if let Some(data) = open.file.try_read(offset, size) {
         shared.metrics.add_read_bytes(data.len());
         timer.finish(Outcome::Hit);

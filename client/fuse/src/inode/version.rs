@@ -12,6 +12,8 @@ use millpond_proto::FileId;
 pub(crate) struct OpenFiles {
     /// The version opened last; its pages may be in the kernel.
     pages: Option<FileId>,
+    /// Whether the kernel has surely dropped the pages of earlier versions.
+    settled: bool,
     opens: u32,
     attr: Option<FileAttr>,
 }
@@ -29,15 +31,28 @@ pub(crate) struct Opened {
 impl OpenFiles {
     /// Counts an open of `version`; says whether pages may be kept, or `None` when another
     /// version is open.
+    ///
+    /// The kernel drops pages when it handles the *answer* to an open, and it may handle the
+    /// answer to a later open first. So pages are dropped by every open of a new version until
+    /// [`settle`](Self::settle) has shown that one of them is through.
     pub(crate) fn open(&mut self, version: FileId, attr: FileAttr) -> Option<bool> {
         let same = self.pages == Some(version);
         if self.opens > 0 && !same {
             return None;
         }
         self.pages = Some(version);
+        self.settled &= same;
         self.attr = Some(attr);
         self.opens += 1;
-        Some(same)
+        Some(self.settled)
+    }
+
+    /// Notes a read through a handle whose open dropped the pages: the kernel sends none
+    /// before it has handled the answer to that open.
+    pub(crate) fn settle(&mut self, version: FileId) {
+        if self.open_version() == Some(version) {
+            self.settled = true;
+        }
     }
 
     pub(crate) fn release(&mut self) {
