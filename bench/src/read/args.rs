@@ -107,6 +107,10 @@ impl ReadArgs {
                     .to_owned(),
             );
         }
+        // The parser waives what an option needs when that conflicts with another.
+        if self.dir.is_some() && !self.options.is_empty() {
+            return wrong("--option is for the UFS of --uri; --dir takes none".to_owned());
+        }
         for dir in [&self.dir, &self.verify_against].into_iter().flatten() {
             if !dir.is_dir() {
                 return wrong(format!("{} is not a directory", dir.display()));
