@@ -20,7 +20,7 @@ use tree::Tree;
 const MIB: u64 = 1 << 20;
 /// What each process is given.
 const LIMIT: u64 = 256 * MIB;
-/// What a process needs beside the data: code, threads, connections, allocator.
+/// What a process needs beside the data, as `docs/OPERATIONS.md` states it.
 const CONSTANT: u64 = 96 * MIB;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

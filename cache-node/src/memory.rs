@@ -15,8 +15,8 @@ pub const MIN_MEMORY: Size = Size::mib(64);
 pub const MIN_BLOCKS: u64 = 16;
 
 /// What a node's process uses at most beside `--memory`: code, stacks, connection windows,
-/// packet buffers, index of the disk tier, metrics.
-pub const OVERHEAD: Size = Size::mib(128);
+/// packet buffers, metrics, and the index of a disk tier of up to 100,000 blocks.
+pub const OVERHEAD: Size = Size::mib(96);
 
 /// `--memory`, shared out: every byte of block data is in one of these accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
