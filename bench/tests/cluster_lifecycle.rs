@@ -53,8 +53,9 @@ fn run(mut command: Command) -> Output {
     output
 }
 
-/// The program ends with `code` and its message holds all of `texts`; none is a panic.
-fn refused(command: Command, code: i32, texts: &[&str]) {
+/// The program ends with `code` and its message holds all of `texts`; none is a panic. What
+/// it said.
+fn refused(command: Command, code: i32, texts: &[&str]) -> String {
     let what = format!("{command:?}");
     let start = Instant::now();
     let output = run(command);
@@ -68,6 +69,7 @@ fn refused(command: Command, code: i32, texts: &[&str]) {
             "{what}: the message lacks {text:?}: {stderr}"
         );
     }
+    stderr
 }
 
 struct Input {
@@ -212,11 +214,13 @@ fn one_data_directory_serves_one_process_and_one_cluster() {
     );
     other.arg("--data-dir").arg(input.path("other"));
     let other = Process::start("other", other, &log("other"), UP).unwrap();
-    refused(
+    let said = refused(
         input.node(other.ready("listen"), "node", &[]),
         1,
         &[&dir, "cluster"],
     );
+    assert!(!said.contains("serving blocks"), "{said}");
+    assert!(!said.contains("ERROR"), "{said}");
 }
 
 #[test]
