@@ -67,7 +67,7 @@ impl Core {
             Some((dir, capacity)) => {
                 let cluster = parts.peers.is_some().then(|| parts.snapshot.view().cluster);
                 let backlog = budget.tier / 2;
-                Some(LocalDisk::open(dir, *capacity, cluster, block_size, backlog).await?)
+                Some(LocalDisk::open(dir, *capacity, cluster, backlog).await?)
             }
             None => None,
         };

@@ -4,7 +4,7 @@
 //! wait as ids, not as bytes, and only so many that their pieces are likely to be in the
 //! memory tier still when their turn comes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use millpond_proto::wire::frame::Tier;
-use millpond_proto::{BlockId, BlockSize, ClusterId};
+use millpond_proto::{BlockId, ClusterId};
 use millpond_store::{Admission, Block, DiskConfig, DiskTier};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -28,12 +28,22 @@ use crate::pieces::Piece;
 pub(crate) struct LocalDisk {
     /// None once it is shut down.
     tier: RwLock<Option<DiskTier>>,
-    /// Blocks that wait to be written.
-    waiting: Mutex<HashSet<BlockId>>,
-    /// How many there are of them.
+    waiting: Mutex<Waiting>,
+    /// How many blocks wait.
     count: watch::Sender<usize>,
-    most: usize,
+    /// The most bytes that they may have together.
+    backlog: u64,
 }
+
+/// Blocks that wait to be written, and their lengths in bytes.
+#[derive(Default)]
+struct Waiting {
+    blocks: HashMap<BlockId, u32>,
+    bytes: u64,
+}
+
+/// The most blocks that wait, however small they are: each has a task.
+const MOST_WAITING: usize = 1024;
 
 impl LocalDisk {
     /// Opens the tier in `dir`. Blocks that wait to be written are at most `backlog` bytes.
@@ -41,7 +51,6 @@ impl LocalDisk {
         dir: &Path,
         capacity: u64,
         cluster: Option<ClusterId>,
-        block_size: BlockSize,
         backlog: u64,
     ) -> Result<Self, ClientError> {
         let config = DiskConfig::new(dir.to_owned(), capacity, cluster);
@@ -53,9 +62,7 @@ impl LocalDisk {
             tier: RwLock::new(Some(tier)),
             waiting: Mutex::default(),
             count: watch::Sender::new(0),
-            most: usize::try_from(backlog / block_size.bytes())
-                .unwrap_or(1)
-                .max(1),
+            backlog,
         })
     }
 
@@ -82,16 +89,21 @@ impl LocalDisk {
             return;
         }
         {
+            let len = core.layout.block_size().block_len(block.index, file.size);
             let mut waiting = self.waiting.lock();
-            if waiting.contains(&block) {
+            if waiting.blocks.contains_key(&block) {
                 return;
             }
-            if waiting.len() >= self.most {
+            let bytes = waiting.bytes + u64::from(len);
+            let full = bytes > self.backlog || waiting.blocks.len() >= MOST_WAITING;
+            // One may always wait, or a block larger than the backlog would never be written.
+            if full && !waiting.blocks.is_empty() {
                 core.metrics.count_spill(Spill::Skipped);
                 return;
             }
-            waiting.insert(block);
-            self.count.send_replace(waiting.len());
+            waiting.blocks.insert(block, len);
+            waiting.bytes = bytes;
+            self.count.send_replace(waiting.blocks.len());
         }
         let turn = Turn {
             core: Arc::clone(core),
@@ -131,8 +143,10 @@ impl LocalDisk {
 
     fn done(&self, block: &BlockId) {
         let mut waiting = self.waiting.lock();
-        waiting.remove(block);
-        self.count.send_replace(waiting.len());
+        if let Some(len) = waiting.blocks.remove(block) {
+            waiting.bytes -= u64::from(len);
+        }
+        self.count.send_replace(waiting.blocks.len());
     }
 }
 

@@ -39,6 +39,37 @@ async fn blocks_read_once_are_served_from_disk_after_a_restart() {
     assert_eq!(fs.ufs_bytes(), 0);
 }
 
+/// Small files once counted as whole blocks each, so that most were never written.
+#[tokio::test]
+async fn regression_many_small_files_are_all_kept_on_disk() {
+    const FILES: u64 = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, uri) = fresh_store();
+    for n in 0..FILES {
+        store.put(&format!("f{n}"), pattern(n, 1 + n * 10));
+    }
+    let config = || ClientConfig {
+        block_size: BlockSize::DEFAULT,
+        ..with_disk(dir.path())
+    };
+    let read_all = async |fs: &FileSystem| {
+        for n in 0..FILES {
+            let file = fs.open(&format!("/f{n}")).await.unwrap();
+            assert_eq!(file.read(0, 1024).await.unwrap(), pattern(n, 1 + n * 10));
+        }
+    };
+    let fs = standalone(&uri, config()).await;
+    read_all(&fs).await;
+    let disk = fs.core().disk.as_ref().unwrap();
+    disk.drain(Duration::from_secs(20)).await;
+    fs.shutdown().await;
+
+    let fs = standalone(&uri, config()).await;
+    read_all(&fs).await;
+    assert_eq!(fs.ufs_bytes(), 0);
+    fs.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_block_read_in_part_is_kept_whole() {
     let dir = tempfile::tempdir().unwrap();
