@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 pub use binaries::Binaries;
-pub use fuse::{fuse_available, fuse_or_skip, is_mounted, unmount_lazily};
+pub use fuse::{fuse_or_skip, is_mounted, unmount_lazily};
 pub use memory::{peak_rss, rss};
 pub use process::Process;
 pub use scrape::{Metrics, http_get};

@@ -1,38 +1,14 @@
 //! Whether this machine can mount, and what is mounted.
 
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use millpond_fuse::preflight;
 use nix::mount::{MntFlags, umount2};
 
 use super::env;
-
-/// Whether a FUSE mount can be made here.
-///
-/// # Errors
-/// Why not, in one line.
-pub fn fuse_available() -> Result<(), String> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/fuse")
-        .map_err(|error| format!("/dev/fuse cannot be used ({error})"))?;
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    let fusermount = Command::new("fusermount3")
-        .arg("-V")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    match fusermount {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err("neither root nor fusermount3".to_owned()),
-    }
-}
 
 /// Whether the test called `test` can mount. If not it says on stdout that the test was
 /// skipped, or fails where `MILLPOND_REQUIRE_FUSE=1` forbids that.
@@ -40,7 +16,7 @@ pub fn fuse_available() -> Result<(), String> {
 /// # Panics
 /// When mounting is required and impossible.
 pub fn fuse_or_skip(test: &str) -> bool {
-    let Err(why) = fuse_available() else {
+    let Err(why) = preflight::check_right() else {
         return true;
     };
     assert!(

@@ -80,6 +80,12 @@ pub enum MountError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// This process may not mount anywhere.
+    #[error(
+        "no right to mount: this process has neither CAP_SYS_ADMIN (run as root; in a container \
+         with `--cap-add SYS_ADMIN`) nor fusermount3 (package fuse3) to do it"
+    )]
+    NoRight,
     /// This user may not mount.
     #[error(
         "no right to mount at {}: run as root (in a container with `--cap-add SYS_ADMIN`), or \
@@ -171,7 +177,9 @@ impl MountError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::NoDevice { .. } => ErrorKind::Unsupported,
-            Self::DeviceDenied { .. } | Self::MountDenied { .. } => ErrorKind::Denied,
+            Self::DeviceDenied { .. } | Self::NoRight | Self::MountDenied { .. } => {
+                ErrorKind::Denied
+            }
             Self::Missing { .. } => ErrorKind::NotFound,
             Self::NotADirectory { .. } | Self::NotEmpty { .. } | Self::Setting { .. } => {
                 ErrorKind::Invalid

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -22,6 +23,39 @@ pub fn check_device() -> Result<(), MountError> {
         }
         Err(error) => Err(MountError::NoDevice { source: error }),
     }
+}
+
+/// Whether this process may mount: by itself, or through `fusermount3`.
+///
+/// # Errors
+/// [`MountError::NoRight`], and those of [`check_device`].
+pub fn check_right() -> Result<(), MountError> {
+    check_device()?;
+    if may_mount() || has_fusermount() {
+        Ok(())
+    } else {
+        Err(MountError::NoRight)
+    }
+}
+
+/// Whether CAP_SYS_ADMIN is among the effective capabilities (capabilities(7), proc(5)).
+fn may_mount() -> bool {
+    const SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_some_and(|set| set & (1 << SYS_ADMIN) != 0)
+}
+
+fn has_fusermount() -> bool {
+    let version = Command::new("fusermount3")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    version.is_ok_and(|status| status.success())
 }
 
 /// Whether something can be mounted at `dir`; returns its absolute path without links.

@@ -98,7 +98,7 @@ impl Drop for Rig {
 
 /// Whether mounts can be made here.
 pub(crate) fn fuse_is_usable() -> bool {
-    let Err(error) = preflight::check_device() else {
+    let Err(error) = preflight::check_right() else {
         return true;
     };
     let required = std::env::var_os("MILLPOND_REQUIRE_FUSE").is_some_and(|value| value == "1");
