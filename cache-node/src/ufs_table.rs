@@ -36,7 +36,7 @@ impl UfsTable {
     /// is not remembered.
     ///
     /// # Errors
-    /// Those of [`millpond_ufs::open`].
+    /// Those of [`millpond_ufs::open()`].
     pub async fn of(&self, mount: &Mount) -> Result<Arc<dyn Ufs>, UfsError> {
         let key = (mount.ufs.clone(), mount.options.clone());
         let slot = Arc::clone(self.opened.lock().entry(key).or_default());

@@ -1,6 +1,6 @@
 //! The under-store: how any Millpond process reaches the store that holds the user's files.
 //!
-//! [`open`] turns a URI and its options into an `Arc<dyn `[`Ufs`]`>`: one small, read-only
+//! [`open()`] turns a URI and its options into an `Arc<dyn `[`Ufs`]`>`: one small, read-only
 //! trait over S3 and what speaks its protocol, Google Cloud Storage, Azure Blob, a local
 //! directory, memory, and HTTP(S). Only this package names `object_store` and `reqwest`.
 //!

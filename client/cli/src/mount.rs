@@ -48,7 +48,7 @@ pub(crate) struct MountArgs {
     /// What the environment says; neither SOURCE nor --coordinator is in its way
     #[arg(long, hide = true, env = "MILLPOND_COORDINATOR", value_delimiter = ',')]
     coordinator_of_environment: Vec<String>,
-    /// TOML file with a [mount] section; flags win over it
+    /// TOML file with a `[mount]` section; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// An option of SOURCE's driver, like endpoint=http://host:9000; may be repeated

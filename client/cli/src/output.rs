@@ -48,7 +48,7 @@ pub(crate) fn bytes(data: &[u8]) -> io::Result<()> {
     io::stdout().lock().write_all(data)
 }
 
-/// Flushes what [`bytes`] wrote.
+/// Flushes what [`bytes()`] wrote.
 pub(crate) fn flush() -> io::Result<()> {
     io::stdout().lock().flush()
 }
