@@ -46,27 +46,6 @@ pub fn is_well_formed(path: &str) -> bool {
             .all(|name| !matches!(name, "" | "." | "..") && !name.contains('\0'))
 }
 
-/// Where within a tree the symbolic link at `path` with `target` points to: a well-formed
-/// path, or `None` if it leads out of the tree (an absolute target always does). Purely
-/// textual: other links on the way are not looked at.
-pub fn resolve_link(path: &str, target: &str) -> Option<String> {
-    if target.starts_with('/') || target.contains('\0') {
-        return None;
-    }
-    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-    let mut names: Vec<&str> = parent.split('/').filter(|name| !name.is_empty()).collect();
-    for name in target.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => {
-                names.pop()?;
-            }
-            name => names.push(name),
-        }
-    }
-    Some(names.join("/"))
-}
-
 /// The part of the key space that a mount shows, and the map between its paths and keys.
 ///
 /// The map adds or removes `prefix/` and changes nothing else, so it is one to one.
@@ -147,25 +126,6 @@ mod tests {
         assert_eq!(fault(&"x".repeat(255)), None);
         assert_eq!(fault(&"x".repeat(256)), Some(NameFault::TooLong));
         assert_eq!(fault(&"é".repeat(128)), Some(NameFault::TooLong));
-    }
-
-    #[test]
-    fn links_resolve_within_the_tree_or_not_at_all() {
-        for (path, target, expected) in [
-            ("l", "a/b", Some("a/b")),
-            ("d/e/l", "../x", Some("d/x")),
-            ("d/l", "./../d//y/", Some("d/y")),
-            ("d/l", "..", Some("")),
-            ("d/l", "../..", None),
-            ("d/l", "../../d/x", None),
-            ("l", "/etc/passwd", None),
-        ] {
-            assert_eq!(
-                resolve_link(path, target).as_deref(),
-                expected,
-                "{path} -> {target}"
-            );
-        }
     }
 
     #[test]
