@@ -1,8 +1,25 @@
 //! Measuring Millpond, and clusters of real processes for tests.
 //!
-//! - [`read`] is the harness behind `millpond-bench read`.
-//! - [`process_cluster`] starts coordinator, nodes and mounts as processes and takes them
-//!   down again whatever happens.
+//! | module | holds |
+//! |---|---|
+//! | [`measure`] | samples, interleaved runs, medians with spread |
+//! | [`record`] | the JSON document of a run |
+//! | [`scenario`] | what all scenarios share |
+//! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`ring`], [`memory`] | the scenarios, one subcommand each |
+//! | [`process_cluster`] | coordinator, nodes and mounts as processes, taken down again whatever happens |
 
+pub mod accelerators;
+pub mod checkpoint;
+pub mod epochs;
+pub mod faults;
+pub mod herd;
+pub mod limits;
+pub mod measure;
+pub mod memory;
+pub mod peer;
 pub mod process_cluster;
 pub mod read;
+pub mod record;
+pub mod ring;
+pub mod scenario;
+pub mod small_files;

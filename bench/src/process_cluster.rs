@@ -27,6 +27,9 @@ pub use process::Process;
 pub use scrape::{Metrics, http_get};
 pub use wait::{wait_for, wait_until};
 
+/// The first argument of `millpond-bench` that makes it the `millpond` program.
+pub const AS_MILLPOND: &str = "as-millpond";
+
 /// How long a process has to print its ready line, on a loaded machine in a debug build.
 const READY: Duration = Duration::from_secs(60);
 /// How long a process has to end after SIGTERM.

@@ -3,11 +3,9 @@
 
 mod args;
 mod cache;
-mod histogram;
 mod job;
 mod layout;
 mod limit;
-mod machine;
 mod report;
 mod source;
 mod verify;

@@ -8,10 +8,9 @@ use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::Pattern;
-use super::histogram::Histogram;
 use super::layout::{Layout, Permutation};
-use super::machine::cpu_seconds;
 use super::source::{Reader, Source};
+use crate::measure::{Histogram, cpu::own_seconds};
 
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -80,17 +79,22 @@ impl Workload<'_> {
                 let (finished, done, start_line) = (finished.clone(), &done, &start_line);
                 scope.spawn(move || {
                     start_line.wait();
-                    let _ = finished.send(self.work(job as u64, &mut *reader, done));
+                    let begun = Instant::now();
+                    let measured = self.work(job as u64, &mut *reader, done);
+                    let _ = finished.send((begun, Instant::now(), measured));
                 });
             }
             drop(finished);
-            let cpu = cpu_seconds();
+            let cpu = own_seconds();
             start_line.wait();
-            let start = Instant::now();
+            // By the clocks of those who read: this thread may be woken long after them.
+            let mut span: Option<(Instant, Instant)> = None;
             let mut left = self.jobs;
             while left > 0 {
                 match results.recv_timeout(TICK) {
-                    Ok(measured) => {
+                    Ok((begun, ended, measured)) => {
+                        let (first, last) = span.unwrap_or((begun, ended));
+                        span = Some((first.min(begun), last.max(ended)));
                         total.merge(measured);
                         left -= 1;
                     }
@@ -102,8 +106,8 @@ impl Workload<'_> {
                     }
                 }
             }
-            total.elapsed = start.elapsed();
-            total.cpu_seconds = cpu_seconds() - cpu;
+            total.elapsed = span.map_or(Duration::ZERO, |(first, last)| last - first);
+            total.cpu_seconds = own_seconds() - cpu;
             Ok(())
         })
         .context("while reading")?;

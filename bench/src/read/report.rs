@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::args::{Pattern, ReadArgs};
 use super::job::Measured;
 use super::layout::Layout;
-use super::machine::Machine;
+use crate::record::Machine;
 
 /// All that a measurement says.
 #[derive(Debug, Clone, Serialize)]

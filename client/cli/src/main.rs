@@ -1,34 +1,7 @@
-//! The `millpond` command: parse, call, print.
-//!
-//! | module | holds |
-//! |---|---|
-//! | `cli` | the commands and the way to them |
-//! | `connect` | the flags and connections of commands that talk to a cluster or a store |
-//! | `output` | all that goes to stdout |
-//! | `mount` | `millpond mount` and `umount` |
-//! | `mounts` | the mount table |
-//! | `fs` | `ls`, `stat`, `cat`, `cp`, `du`, `find` |
-//! | `status`, `ring` | a look at the cluster |
-//! | `dev` | a whole cluster on one machine |
-//! | `child` | the processes that `dev` starts |
-
-mod child;
-mod cli;
-mod connect;
-mod dev;
-mod fs;
-mod mount;
-mod mounts;
-mod options;
-mod output;
-mod ring;
-mod status;
+//! The `millpond` program.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    millpond_process::run::main(cli::run(cli))
+    millpond::main(std::env::args_os())
 }

@@ -9,14 +9,21 @@ const BUCKETS: usize = ((64 - SUB_BITS + 1) as usize) << SUB_BITS;
 
 /// A log-linear histogram of nanoseconds.
 #[derive(Debug, Clone)]
-pub(super) struct Histogram {
+pub struct Histogram {
     counts: Box<[u64]>,
     total: u64,
     max: u64,
 }
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Histogram {
-    pub(super) fn new() -> Self {
+    /// Without values.
+    pub fn new() -> Self {
         Self {
             counts: vec![0; BUCKETS].into(),
             total: 0,
@@ -24,14 +31,16 @@ impl Histogram {
         }
     }
 
-    pub(super) fn record(&mut self, latency: Duration) {
+    /// Adds a value.
+    pub fn record(&mut self, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.counts[bucket(nanos)] += 1;
         self.total += 1;
         self.max = self.max.max(nanos);
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    /// Adds all values of another.
+    pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
@@ -40,7 +49,7 @@ impl Histogram {
     }
 
     /// The latency that `fraction` of the reads did not exceed; zero without reads.
-    pub(super) fn quantile(&self, fraction: f64) -> Duration {
+    pub fn quantile(&self, fraction: f64) -> Duration {
         let rank = (self.total as f64 * fraction).ceil() as u64;
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
@@ -52,7 +61,8 @@ impl Histogram {
         Duration::from_nanos(self.max)
     }
 
-    pub(super) const fn max(&self) -> Duration {
+    /// The largest value; zero without values.
+    pub const fn max(&self) -> Duration {
         Duration::from_nanos(self.max)
     }
 }
