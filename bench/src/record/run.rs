@@ -37,11 +37,11 @@ pub struct RunRecord {
     pub noise: Noise,
     /// The settings that were in force, by name.
     pub settings: BTreeMap<String, String>,
-    /// The figures.
-    pub rows: Vec<Row>,
-    /// The goals that were held against them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The goals that these figures decide: `rows` in the document.
+    #[serde(default, rename = "rows")]
     pub goals: Vec<GoalRow>,
+    /// The figures, each beside its limit.
+    pub figures: Vec<Row>,
 }
 
 /// One goal, held against its row.
@@ -88,7 +88,7 @@ impl Recorder {
         self,
         label: &str,
         settings: BTreeMap<String, String>,
-        rows: Vec<Row>,
+        figures: Vec<Row>,
     ) -> RunRecord {
         RunRecord {
             schema: SCHEMA,
@@ -100,8 +100,8 @@ impl Recorder {
             machine: Machine::this(),
             noise: self.noise.finish(),
             settings,
-            rows,
             goals: Vec::new(),
+            figures,
         }
     }
 }
