@@ -14,13 +14,14 @@ use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
 
 use crate::metrics::{Op, Outcome};
+use crate::session;
 use crate::shared::{Shared, errno_logged};
 
 /// Translates between the kernel and the client's file system.
@@ -37,7 +38,7 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        negotiate(config);
+        session::negotiate(config);
         Ok(())
     }
 
@@ -472,35 +473,5 @@ impl Filesystem for Adapter {
         read_only::refuse(&self.shared, |errno| reply.error(errno));
     }
 }
-
-/// Asks the kernel for what it can do; what an older kernel lacks is done without.
-fn negotiate(config: &mut KernelConfig) {
-    let wanted = [
-        InitFlags::FUSE_ASYNC_READ,
-        InitFlags::FUSE_PARALLEL_DIROPS,
-        InitFlags::FUSE_DO_READDIRPLUS,
-        InitFlags::FUSE_READDIRPLUS_AUTO,
-        InitFlags::FUSE_MAX_PAGES,
-        InitFlags::FUSE_CACHE_SYMLINKS,
-        // Pages go when an open finds another version, and only then: with the default the
-        // kernel would also drop them when a listing shows another time.
-        InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-    ];
-    for flag in wanted {
-        if config.add_capabilities(flag).is_err() {
-            tracing::debug!(?flag, "the kernel lacks a FUSE capability");
-        }
-    }
-    // The nearest possible value is as good.
-    let _ = config.set_max_write(MAX_REQUEST);
-    let _ = config.set_max_background(MAX_BACKGROUND);
-    let _ = config.set_congestion_threshold(MAX_BACKGROUND * 3 / 4);
-}
-
-/// The largest request: a piece of a block that never crosses one.
-const MAX_REQUEST: u32 = 1 << 20;
-
-/// Requests that the kernel sends ahead of readers (readahead) at one time.
-const MAX_BACKGROUND: u16 = 64;
 
 const STATFS_BLOCK: u64 = 4096;

@@ -10,6 +10,7 @@
 //! | [`mounted`] | [`MountedFs`]: one live mount, from checks to unmount |
 //! | [`options`] | [`MountOptions`] |
 //! | [`preflight`] | what is checked before a mount, each with an error that says what to do |
+//! | [`session`] | what the kernel is asked for, the same for every mount |
 //! | [`unmount`] | taking a mount away: clean, lazy or forced |
 //! | [`mountinfo`] | the kernel's list of mounts |
 //! | [`errno`] | the one table from error kind to errno |
@@ -34,6 +35,7 @@ pub mod mounted;
 pub mod mountinfo;
 pub mod options;
 pub mod preflight;
+pub mod session;
 mod shared;
 pub mod unmount;
 

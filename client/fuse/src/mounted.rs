@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::Session;
 use millpond_client::FileSystem;
 use millpond_proto::ErrorKind;
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ use crate::metrics::Op;
 use crate::options::MountOptions;
 use crate::shared::Shared;
 use crate::unmount::{Force, UnmountError, detach};
-use crate::{kernel, mountinfo, preflight};
+use crate::{mountinfo, preflight, session};
 
 /// A [`FileSystem`] mounted at a directory, read-only. Dropping it unmounts (lazily, without
 /// waiting); [`MountedFs::unmount`] does so in order.
@@ -208,7 +208,7 @@ impl MountedFs {
         preflight::check_device()?;
         let shared = Arc::new(Shared::new(fs, runtime, options));
         let adapter = Adapter::new(Arc::clone(&shared));
-        let session = Session::new(adapter, &dir, &session_config(options))
+        let session = Session::new(adapter, &dir, &session::config(options))
             .map_err(|source| refused(&dir, source))?;
         // The session answers nothing before it runs, so no request comes without it.
         let _ = shared.notifier.set(session.notifier());
@@ -230,7 +230,7 @@ impl MountedFs {
                 source,
             })?;
         if let Some(device) = device {
-            set_read_ahead(device, options.read_ahead_kb);
+            session::raise_read_ahead(device, options);
         }
         tracing::info!(mount = %dir.display(), source = options.source(), "mounted");
         Ok(Self {
@@ -357,27 +357,6 @@ fn validate(options: &MountOptions) -> Result<(), MountError> {
     Ok(())
 }
 
-fn session_config(options: &MountOptions) -> Config {
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::RO,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoAtime,
-        MountOption::DefaultPermissions,
-        MountOption::FSName(options.source()),
-        MountOption::Subtype("millpond".to_owned()),
-    ];
-    config.acl = if options.allow_other {
-        SessionACL::All
-    } else {
-        SessionACL::Owner
-    };
-    config.n_threads = Some(options.threads);
-    config.clone_fd = true;
-    config
-}
-
 /// What the failure of fuser's mount means. It falls back from `mount(2)` to `fusermount3`
 /// when the kernel answers EPERM, and fails with `NotFound` when that is not installed.
 fn refused(dir: &Path, source: io::Error) -> MountError {
@@ -387,19 +366,6 @@ fn refused(dir: &Path, source: io::Error) -> MountError {
             MountError::MountDenied { dir, source }
         }
         _ => MountError::Failed { dir, source },
-    }
-}
-
-fn set_read_ahead(device: (u32, u32), kb: u32) {
-    if kb == 0 {
-        return;
-    }
-    match kernel::raise_read_ahead(device, kb) {
-        Ok(before) => tracing::debug!(before, kb, "raised the kernel's readahead"),
-        Err(error) => tracing::debug!(
-            %error,
-            "the kernel's readahead stays at its default; root can raise it in /sys/class/bdi"
-        ),
     }
 }
 

@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use crate::inode::{Opened, Replaced};
 use crate::metrics::{Op, Outcome};
+use crate::session;
 use crate::shared::{OpenFile, Shared, errno_logged};
 
 /// Opens the version that the file has now.
@@ -59,10 +60,7 @@ async fn open_file(shared: &Shared, ino: INodeNo) -> Result<(FileHandle, FopenFl
             tracing::debug!(%error, "the kernel did not drop attributes");
         }
     }
-    let mut flags = FopenFlags::FOPEN_NOFLUSH;
-    if keep_pages {
-        flags |= FopenFlags::FOPEN_KEEP_CACHE;
-    }
+    let flags = session::open_flags(keep_pages);
     let handle = OpenFile {
         ino: ino.0,
         file,
