@@ -6,6 +6,7 @@
 //! | [`record`] | the JSON document of a run |
 //! | [`scenario`] | what all scenarios share |
 //! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`ring`], [`memory`] | the scenarios, one subcommand each |
+//! | [`verdict`] | exit code 3: what was measured is not what was demanded |
 //! | [`process_cluster`] | coordinator, nodes and mounts as processes, taken down again whatever happens |
 
 pub mod accelerators;
@@ -23,3 +24,4 @@ pub mod record;
 pub mod ring;
 pub mod scenario;
 pub mod small_files;
+pub mod verdict;

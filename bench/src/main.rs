@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use millpond_bench::process_cluster::AS_MILLPOND;
-use millpond_process::run;
+use millpond_bench::verdict;
 
 fn main() -> ExitCode {
     // The clusters that it starts are processes of this very executable.
@@ -16,5 +16,5 @@ fn main() -> ExitCode {
         args.remove(1);
         return millpond::main(args);
     }
-    run::main(cli::run(cli::Cli::parse()))
+    verdict::main(cli::run(cli::Cli::parse()))
 }
