@@ -7,10 +7,12 @@
 //! | [`scenario`] | what all scenarios share |
 //! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`ring`], [`memory`] | the scenarios, one subcommand each |
 //! | [`verdict`] | exit code 3: what was measured is not what was demanded |
+//! | [`cluster`] | the clusters that scenarios measure, in this process or as processes |
 //! | [`process_cluster`] | coordinator, nodes and mounts as processes, taken down again whatever happens |
 
 pub mod accelerators;
 pub mod checkpoint;
+pub mod cluster;
 pub mod epochs;
 pub mod faults;
 pub mod herd;

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use millpond_bench::process_cluster::AS_MILLPOND;
+use millpond_bench::process_cluster::{AS_MILLPOND, end_with_parent};
 use millpond_bench::verdict;
 
 fn main() -> ExitCode {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
     if args.get(1).is_some_and(|arg| arg == AS_MILLPOND) {
         args.remove(1);
+        end_with_parent();
         return millpond::main(args);
     }
     verdict::main(cli::run(cli::Cli::parse()))

@@ -1,5 +1,5 @@
-//! Clusters of real processes for tests: a coordinator, cache nodes and mounts, each its own
-//! process on free loopback ports with its own temporary directories.
+//! Clusters of real processes: a coordinator, cache nodes and mounts, each its own process on
+//! free loopback ports with its own temporary directories.
 //!
 //! Everything is killed and unmounted when the [`ProcessCluster`] is dropped, also while
 //! panicking; then the ends of all logs are printed too.
@@ -8,6 +8,7 @@ mod binaries;
 mod env;
 mod fuse;
 mod memory;
+mod orphan;
 mod process;
 mod scrape;
 mod wait;
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 pub use binaries::Binaries;
 pub use fuse::{fuse_or_skip, is_mounted, unmount_lazily};
 pub use memory::{peak_rss, rss};
+pub use orphan::end_with_parent;
 pub use process::Process;
 pub use scrape::{Metrics, http_get};
 pub use wait::{wait_for, wait_until};
@@ -89,10 +91,17 @@ impl ProcessCluster {
     /// # Errors
     /// With the end of the log of the process that did not come up.
     pub fn start(spec: ClusterSpec) -> Result<Self> {
-        let binaries = Binaries::build()?;
+        Self::start_with(spec, Binaries::build()?, &std::env::temp_dir())
+    }
+
+    /// The same with programs that are there, and all files in a new directory in `parent`.
+    ///
+    /// # Errors
+    /// With the end of the log of the process that did not come up.
+    pub fn start_with(spec: ClusterSpec, binaries: Binaries, parent: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("millpond-cluster-")
-            .tempdir()?;
+            .tempdir_in(parent)?;
         let coordinator = start_coordinator(&binaries, dir.path(), &spec)?;
         let mut cluster = Self {
             mounts: Vec::new(),
@@ -121,6 +130,18 @@ impl ProcessCluster {
     /// Cache node number `index`, in order of start.
     pub fn node(&mut self, index: usize) -> &mut Process {
         &mut self.nodes[index]
+    }
+
+    /// `HOST:PORT` of the metrics of all cache nodes, in order of start.
+    pub fn node_admins(&self) -> Vec<String> {
+        let admin = |node: &Process| node.ready("admin").to_owned();
+        self.nodes.iter().map(admin).collect()
+    }
+
+    /// The ids of the processes of the coordinator and, in order of start, of all nodes.
+    pub fn pids(&self) -> Vec<u32> {
+        let all = [&self.coordinator].into_iter().chain(&self.nodes);
+        all.map(Process::pid).collect()
     }
 
     /// All cache nodes, in order of start.
@@ -189,25 +210,14 @@ impl ProcessCluster {
     /// When it does not come up.
     pub fn add_mount(&mut self, flags: &[&str]) -> Result<usize> {
         let index = self.mounts.len();
-        let at = self.dir.path().join(format!("mnt-{index}"));
-        std::fs::create_dir(&at)?;
-        let mut command = self.binaries.command("millpond");
-        command
-            .arg("mount")
-            .arg(&at)
-            .args(["--coordinator", self.coordinator_addr()])
-            .arg("--state-dir")
-            .arg(self.dir.path().join(format!("client-{index}")))
-            .args([
-                "--admin",
-                "127.0.0.1:0",
-                "--log-level",
-                &self.spec.log_level,
-            ])
-            .args(flags);
-        let log = self.dir.path().join(format!("mount-{index}.log"));
-        let process = Process::start(&format!("mount-{index}"), command, &log, READY)?;
-        self.mounts.push(Mount { process, dir: at });
+        let mount = Mount::of_cluster(
+            &self.binaries,
+            self.coordinator_addr(),
+            self.dir.path(),
+            &format!("mount-{index}"),
+            &[&["--log-level", &self.spec.log_level], flags].concat(),
+        )?;
+        self.mounts.push(mount);
         Ok(index)
     }
 
@@ -327,9 +337,55 @@ impl Mount {
         })
     }
 
+    /// Mounts the namespace of the cluster of `coordinator` in a new directory below `parent`
+    /// that is called `name`, with more flags.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn of_cluster(
+        binaries: &Binaries,
+        coordinator: &str,
+        parent: &Path,
+        name: &str,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let dir = parent.join(name);
+        std::fs::create_dir(&dir)?;
+        let mut command = binaries.command("millpond");
+        command
+            .arg("mount")
+            .arg(&dir)
+            .args(["--coordinator", coordinator])
+            .arg("--state-dir")
+            .arg(parent.join(format!("{name}.state")))
+            .args(["--admin", "127.0.0.1:0"])
+            .args(flags);
+        let log = parent.join(format!("{name}.log"));
+        let process = Process::start(name, command, &log, READY)?;
+        Ok(Self { process, dir })
+    }
+
     /// The mount point.
     pub fn path(&self) -> &Path {
         &self.dir
+    }
+
+    /// `HOST:PORT` of its metrics.
+    pub fn admin(&self) -> &str {
+        self.process.ready("admin")
+    }
+
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Its metrics at this moment.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metrics(&self) -> Result<Metrics> {
+        Metrics::scrape(self.admin())
     }
 
     /// Its process.

@@ -47,5 +47,16 @@ pub async fn run_with_args(args: NodeArgs) -> anyhow::Result<()> {
     }
     millpond_process::logging::init(&settings.log)?;
     let config = settings.validate()?;
-    node::run(config, millpond_process::shutdown::token()).await
+    node::run(config, millpond_process::shutdown::token(), announce).await
+}
+
+fn announce(ready: node::Ready) {
+    let admin = ready
+        .admin
+        .map_or_else(|| "none".to_owned(), |addr| addr.to_string());
+    millpond_process::announce_ready(&[
+        ("listen", ready.listen.to_string()),
+        ("admin", admin),
+        ("node", ready.node.to_string()),
+    ]);
 }

@@ -17,7 +17,7 @@ use millpond_net::control::Routing;
 use millpond_net::metrics::{ClientMetrics, Component, ServerMetrics};
 use millpond_net::quic;
 use millpond_net::tls::Identity;
-use millpond_process::{AdminServer, Readiness, announce_ready, shared_registry};
+use millpond_process::{AdminServer, Readiness, shared_registry};
 use millpond_proto::{MemberState, NodeId, NodeStats};
 use millpond_ufs::{UfsContext, UfsMetrics};
 
@@ -34,11 +34,27 @@ use crate::view::CurrentView;
 
 use self::startup::{Parts, Start};
 
-/// Runs a node until `stop` is cancelled.
+/// A node that has joined and serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// Where it serves blocks, with the real port.
+    pub listen: SocketAddr,
+    /// Where metrics and health are, with the real port.
+    pub admin: Option<SocketAddr>,
+    /// Who it is in its cluster.
+    pub node: NodeId,
+}
+
+/// Runs a node until `stop` is cancelled. Calls `on_ready` once, as soon as the cluster counts
+/// it in.
 ///
 /// # Errors
 /// When it cannot start, or the cluster refuses it for good. What was started is ended first.
-pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: NodeConfig,
+    stop: CancellationToken,
+    on_ready: impl FnOnce(Ready) + Send + 'static,
+) -> anyhow::Result<()> {
     let registry = shared_registry();
     let readiness = Readiness::new("starting");
     let parts = startup::open(&config, &registry, readiness.clone()).await?;
@@ -123,7 +139,7 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> anyhow::Result<
         peers: peers.clone(),
         listen,
         admin: admin.as_ref().map(AdminServer::addr),
-        announced: parking_lot::Mutex::new(false),
+        on_ready: parking_lot::Mutex::new(Some(Box::new(on_ready))),
     };
     let outcome = agent.stay(entry.as_ref(), &host, &stop).await;
 
@@ -208,7 +224,8 @@ struct NodeHost {
     peers: BlockClient,
     listen: SocketAddr,
     admin: Option<SocketAddr>,
-    announced: parking_lot::Mutex<bool>,
+    /// None once it was called.
+    on_ready: parking_lot::Mutex<Option<Box<dyn FnOnce(Ready) + Send>>>,
 }
 
 impl Host for NodeHost {
@@ -223,17 +240,14 @@ impl Host for NodeHost {
     }
 
     fn counted_in(&self, node: NodeId) {
-        if std::mem::replace(&mut *self.announced.lock(), true) {
-            return;
+        let on_ready = self.on_ready.lock().take();
+        if let Some(on_ready) = on_ready {
+            on_ready(Ready {
+                listen: self.listen,
+                admin: self.admin,
+                node,
+            });
         }
-        let admin = self
-            .admin
-            .map_or_else(|| "none".to_owned(), |addr| addr.to_string());
-        announce_ready(&[
-            ("listen", self.listen.to_string()),
-            ("admin", admin),
-            ("node", node.to_string()),
-        ]);
     }
 
     fn heartbeat(&self, answered: bool) {

@@ -1,4 +1,5 @@
-//! The programs that a test starts: built once per test process, beside the test itself.
+//! The programs that a cluster consists of: this very program, or what was built beside a
+//! test, once per test process.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,13 +7,24 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 
-use super::env;
+use super::{AS_MILLPOND, env};
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
 pub struct Binaries {
-    dir: PathBuf,
+    place: Place,
 }
+
+#[derive(Debug, Clone)]
+enum Place {
+    /// One file each.
+    Dir(PathBuf),
+    /// This very program, which becomes each of them by [`AS_MILLPOND`].
+    This(PathBuf),
+}
+
+/// The program that can be all of them.
+const THIS: &str = "millpond-bench";
 
 /// Programs that must be there.
 const PROGRAMS: [&str; 3] = ["coordinator", "cache-node", "millpond"];
@@ -32,20 +44,40 @@ impl Binaries {
             .map_err(anyhow::Error::msg)
     }
 
-    /// A command for one of the programs.
-    pub fn command(&self, program: &str) -> Command {
-        Command::new(self.path(program))
+    /// This very program if it is `millpond-bench`; for any other, such as a test, what
+    /// [`build`](Self::build) makes.
+    ///
+    /// # Errors
+    /// When the build fails.
+    pub fn here() -> Result<Self> {
+        let exe = std::env::current_exe().context("cannot find this program")?;
+        if exe.file_stem().is_some_and(|name| name == THIS) {
+            let place = Place::This(exe);
+            return Ok(Self { place });
+        }
+        Self::build()
     }
 
-    /// Where one of the programs is.
-    pub fn path(&self, program: &str) -> PathBuf {
-        self.dir.join(program)
+    /// A command for one of the programs.
+    pub fn command(&self, program: &str) -> Command {
+        let exe = match &self.place {
+            Place::Dir(dir) => return Command::new(dir.join(program)),
+            Place::This(exe) => exe,
+        };
+        let mut command = Command::new(exe);
+        command.arg(AS_MILLPOND);
+        match program {
+            "coordinator" => command.arg("dev-coordinator"),
+            "cache-node" => command.arg("dev-node"),
+            _ => &mut command,
+        };
+        command
     }
 }
 
 fn build() -> Result<Binaries> {
     if let Some(dir) = env::switch("MILLPOND_BIN_DIR") {
-        return check(Binaries { dir: dir.into() });
+        return check(dir.into());
     }
     let exe = std::env::current_exe()?;
     let (target, profile_dir) = layout(&exe).context("the test is not in a target directory")?;
@@ -74,17 +106,16 @@ fn build() -> Result<Binaries> {
         output.status.success(),
         "the programs do not build:\n{stderr}"
     );
-    check(Binaries {
-        dir: profile_dir.to_owned(),
-    })
+    check(profile_dir.to_owned())
 }
 
-fn check(binaries: Binaries) -> Result<Binaries> {
+fn check(dir: PathBuf) -> Result<Binaries> {
     for program in PROGRAMS {
-        let path = binaries.path(program);
+        let path = dir.join(program);
         ensure!(path.is_file(), "there is no program {}", path.display());
     }
-    Ok(binaries)
+    let place = Place::Dir(dir);
+    Ok(Binaries { place })
 }
 
 /// The target directory and the profile's directory of `target/debug/deps/test-0123`.

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use millpond_process::config::ENV_PREFIX;
+
 /// The variable's value; none if it is unset or empty.
 #[allow(
     clippy::disallowed_methods,
@@ -23,5 +25,14 @@ pub(crate) fn of_test_runner() -> impl Iterator<Item = OsString> {
     std::env::vars_os().map(|(name, _)| name).filter(|name| {
         let text = name.to_string_lossy();
         PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+    })
+}
+
+/// Settings meant for other processes of ours, which a child must not inherit; the log level
+/// is for all of them.
+pub(crate) fn settings_of_ours() -> impl Iterator<Item = OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with(ENV_PREFIX) && name != "MILLPOND_LOG"
     })
 }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::env;
 use super::wait::{pause, wait_until};
 
 /// How many lines of a log are shown when a test fails.
@@ -188,9 +189,14 @@ impl Spawned {
             .create(true)
             .append(true)
             .open(&self.log)?;
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        for name in env::settings_of_ours() {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(&self.args)
-            .stdin(Stdio::null())
+            // Its end is the sign for the process that nobody is left to stop it.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.try_clone()?)
             .spawn()
@@ -268,6 +274,9 @@ fn no_field(name: &str, field: &str, ready: &BTreeMap<String, String>) -> ! {
 /// # Errors
 /// When it does not end within `within`; it is killed then.
 pub(crate) fn run(mut command: Command, within: Duration) -> Result<Output> {
+    for name in env::settings_of_ours() {
+        command.env_remove(name);
+    }
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

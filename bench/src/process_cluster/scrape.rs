@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use millpond_process::SharedRegistry;
+use prometheus_client::encoding::text::encode;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,16 @@ impl Metrics {
         Ok(Self {
             text: http_get(addr, "/metrics")?.1,
         })
+    }
+
+    /// The metrics of a registry of this process.
+    ///
+    /// # Errors
+    /// When one of them cannot be written.
+    pub fn of_registry(registry: &SharedRegistry) -> Result<Self> {
+        let mut text = String::new();
+        encode(&mut text, &registry.lock())?;
+        Ok(Self { text })
     }
 
     /// The sum of a metric over all its labels that hold every text of `labels`
