@@ -8,6 +8,7 @@
 //! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`ring`], [`memory`] | the scenarios, one subcommand each |
 //! | [`verdict`] | exit code 3: what was measured is not what was demanded |
 //! | [`cluster`] | the clusters that scenarios measure, in this process or as processes |
+//! | [`ufs_reads`] | what the under-store alone can do: parallel ranged GETs |
 //! | [`process_cluster`] | coordinator, nodes and mounts as processes, taken down again whatever happens |
 
 pub mod accelerators;
@@ -26,4 +27,5 @@ pub mod record;
 pub mod ring;
 pub mod scenario;
 pub mod small_files;
+pub mod ufs_reads;
 pub mod verdict;
