@@ -6,8 +6,10 @@
 //! | [`record`] | the JSON document of a run |
 //! | [`scenario`] | what all scenarios share |
 //! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`ring`], [`memory`] | the scenarios, one subcommand each |
-//! | [`verdict`] | exit code 3: what was measured is not what was demanded |
 //! | [`cluster`] | the clusters that scenarios measure, in this process or as processes |
+//! | [`goals`] | `bench/goals.toml`, held against figures |
+//! | [`summary`] | a record as tables |
+//! | [`verdict`] | exit code 3: what was measured is not what was demanded |
 //! | [`ufs_reads`] | what the under-store alone can do: parallel ranged GETs |
 //! | [`process_cluster`] | coordinator, nodes and mounts as processes, taken down again whatever happens |
 
@@ -16,6 +18,7 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod epochs;
 pub mod faults;
+pub mod goals;
 pub mod herd;
 pub mod limits;
 pub mod measure;
@@ -27,5 +30,6 @@ pub mod record;
 pub mod ring;
 pub mod scenario;
 pub mod small_files;
+pub mod summary;
 pub mod ufs_reads;
 pub mod verdict;

@@ -7,11 +7,13 @@
 //! | [`spread`] | [`Spread`]: median, least, most |
 //! | [`histogram`] | latencies |
 //! | [`series`] | throughput over time |
+//! | [`interrupt`] | Ctrl-C |
 //! | [`cpu`] | CPU time of this and other processes |
 
 pub mod cpu;
 pub mod histogram;
 pub mod interleave;
+pub mod interrupt;
 pub mod sample;
 pub mod series;
 pub mod spread;

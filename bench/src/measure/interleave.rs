@@ -8,6 +8,7 @@ use std::fmt;
 
 use anyhow::{Context, Result};
 
+use super::interrupt;
 use super::sample::Sample;
 
 /// One thing to measure.
@@ -46,6 +47,7 @@ pub fn interleave(rounds: usize, arms: &mut [Arm<'_>]) -> Result<Vec<Vec<Sample>
     for round in 0..rounds {
         let forward = round % 2 == 0;
         for step in 0..arms.len() {
+            interrupt::check()?;
             let index = if forward { step } else { arms.len() - 1 - step };
             let arm = &mut arms[index];
             let sample = (arm.run)(round).with_context(|| format!("measuring {}", arm.name))?;
