@@ -3,7 +3,9 @@
 mod deadline;
 mod limited;
 mod metered;
+mod shape;
 
 pub(crate) use deadline::Deadline;
 pub(crate) use limited::Limited;
 pub(crate) use metered::Metered;
+pub(crate) use shape::{Shape, Shaped};

@@ -16,7 +16,7 @@
 //! | [`context`], [`environment`] | what the process hands in |
 //! | [`metrics`] | what is counted |
 //! | [`memory`], `local`, `object`, `http` | the drivers |
-//! | `layer` | decorators: metrics, concurrency limit, deadline |
+//! | `layer` | decorators: metrics, concurrency limit, deadline, and the shape of another store |
 //!
 //! # Keys and names
 //!

@@ -8,7 +8,7 @@ use millpond_proto::ErrorKind;
 use crate::context::UfsContext;
 use crate::error::{Op, UfsError};
 use crate::http::HttpUfs;
-use crate::layer::{Deadline, Limited, Metered};
+use crate::layer::{Deadline, Limited, Metered, Shape, Shaped};
 use crate::local::LocalUfs;
 use crate::memory::MemoryStore;
 use crate::object::{self, ObjectUfs};
@@ -42,6 +42,7 @@ pub async fn open(
     let options = OptionSet::new(parsed.to_string(), parsed.scheme(), options)?;
     let patience = Patience::of(&options)?;
     let concurrency = options.number("concurrency", context.concurrency, 1, MAX_CONCURRENCY)?;
+    let shape = Shape::of(&options)?;
 
     let driver: Arc<dyn Ufs> = match parsed.scheme() {
         Scheme::File => Arc::new(LocalUfs::open(&parsed).await?),
@@ -56,6 +57,10 @@ pub async fn open(
         Scheme::S3 | Scheme::Gcs | Scheme::Azure => {
             object::open(&parsed, &options, patience, &context)?
         }
+    };
+    let driver = match shape {
+        Some(shape) => Arc::new(Shaped::new(driver, shape)),
+        None => driver,
     };
     let driver = Arc::new(Deadline::new(driver, patience.timeout));
     let driver = Arc::new(Limited::new(driver, concurrency, patience.timeout));

@@ -27,7 +27,7 @@ pub struct OptionSpec {
 ///
 /// | scheme | options |
 /// |---|---|
-/// | all | `timeout`, `concurrency` |
+/// | all | `timeout`, `concurrency`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
 /// | all over the network | `max_retries`, `connect_timeout`, `allow_http` |
 /// | S3, GCS, Azure, memory | `page_size` |
 /// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
@@ -36,12 +36,12 @@ pub struct OptionSpec {
 /// | `http` | `username`, `password`, `bearer_token` |
 pub fn known_options(scheme: Scheme) -> Vec<&'static OptionSpec> {
     let groups: &[&[OptionSpec]] = match scheme {
-        Scheme::S3 => &[S3, PAGED, NETWORK, COMMON],
-        Scheme::Gcs => &[GCS, PAGED, NETWORK, COMMON],
-        Scheme::Azure => &[AZURE, PAGED, NETWORK, COMMON],
-        Scheme::Http => &[HTTP, NETWORK, COMMON],
-        Scheme::Memory => &[PAGED, COMMON],
-        Scheme::File => &[COMMON],
+        Scheme::S3 => &[S3, PAGED, NETWORK, COMMON, SHAPE],
+        Scheme::Gcs => &[GCS, PAGED, NETWORK, COMMON, SHAPE],
+        Scheme::Azure => &[AZURE, PAGED, NETWORK, COMMON, SHAPE],
+        Scheme::Http => &[HTTP, NETWORK, COMMON, SHAPE],
+        Scheme::Memory => &[PAGED, COMMON, SHAPE],
+        Scheme::File => &[COMMON, SHAPE],
     };
     groups.iter().flat_map(|group| group.iter()).collect()
 }
@@ -151,7 +151,8 @@ impl<'a> OptionSet<'a> {
         self.secrets.clone()
     }
 
-    fn parsed<T>(
+    /// The value of `key` as `parse` understands it; `expected` says what that would be.
+    pub(crate) fn parsed<T>(
         &self,
         key: &str,
         default: T,
@@ -251,6 +252,50 @@ const COMMON: &[OptionSpec] = &[
         "concurrency",
         "128",
         "How many calls may be in flight at the store at once.",
+    ),
+];
+
+const SHAPE: &[OptionSpec] = &[
+    plain(
+        "shape",
+        "none",
+        "Makes the store as slow as another, for measurements: none, s3-same-region, \
+         s3-cross-region, s3-express. The options below change the preset.",
+    ),
+    plain(
+        "shape.latency",
+        "the preset's",
+        "Median time to the first byte of a request.",
+    ),
+    plain(
+        "shape.latency_p99",
+        "the preset's, moved with the median",
+        "Time to the first byte that 99 of 100 requests do not exceed.",
+    ),
+    plain(
+        "shape.stream_bandwidth",
+        "the preset's",
+        "Bytes per second of each read, such as 85MB/s, or unlimited.",
+    ),
+    plain(
+        "shape.total_bandwidth",
+        "the preset's",
+        "Bytes per second of all reads of a process together, or unlimited.",
+    ),
+    plain(
+        "shape.request_rate",
+        "the preset's",
+        "Requests per second of a process, or unlimited; more are refused as busy.",
+    ),
+    plain(
+        "shape.error_rate",
+        "the preset's",
+        "The share of requests that fail, 0 to 1.",
+    ),
+    plain(
+        "shape.seed",
+        "1",
+        "Chooses latencies and failures; the same seed gives the same.",
     ),
 ];
 

@@ -53,6 +53,7 @@ macro_rules! over_object_store {
 }
 
 over_object_store!(memory);
+over_object_store!(shaped);
 over_object_store!(s3);
 over_object_store!(gcs);
 over_object_store!(azure);

@@ -56,14 +56,32 @@ pub(crate) trait Store: Send + Sync {
 }
 
 pub(crate) async fn memory(rule: &str) -> Box<dyn Store> {
-    let store = MemoryStore::named(rule);
+    memory_named(rule, &[])
+}
+
+/// The memory store with everything of a shape but failures.
+pub(crate) async fn shaped(rule: &str) -> Box<dyn Store> {
+    let shape = [
+        ("shape", "s3-same-region"),
+        ("shape.latency", "1ms"),
+        ("shape.stream_bandwidth", "20MB/s"),
+        ("shape.total_bandwidth", "40MB/s"),
+        ("shape.request_rate", "1000000"),
+    ];
+    memory_named(&format!("shaped_{rule}"), &shape)
+}
+
+fn memory_named(name: &str, options: &[(&str, &str)]) -> Box<dyn Store> {
+    let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     Box::new(Memory {
-        uri: format!("memory:///{rule}/{ROOT}"),
-        store,
+        uri: format!("memory:///{name}/{ROOT}"),
+        store: MemoryStore::named(name),
+        options: options.iter().map(pair).collect(),
     })
 }
 
 struct Memory {
+    options: BTreeMap<String, String>,
     uri: String,
     store: Arc<MemoryStore>,
 }
@@ -83,7 +101,7 @@ impl Store for Memory {
     }
 
     fn options(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
+        self.options.clone()
     }
 }
 
