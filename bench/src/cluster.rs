@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use millpond_client::{ClientConfig, FileSystem};
 use millpond_net::control::ControlClient;
 use millpond_process::{SharedRegistry, shared_registry};
@@ -144,6 +144,18 @@ impl Cluster {
         match &mut self.backend {
             Backend::InProcess(cluster) => cluster.add_node(),
             Backend::Processes(cluster) => cluster.add_node(),
+        }
+    }
+
+    /// Starts one more node as a process, which finds the coordinator at `coordinator`, with
+    /// more flags of `cache-node`; its index.
+    ///
+    /// # Errors
+    /// When it does not join, or the cluster is one of [`Kind::InProcess`].
+    pub fn add_node_with(&mut self, coordinator: &str, flags: &[&str]) -> Result<usize> {
+        match &mut self.backend {
+            Backend::Processes(cluster) => cluster.add_node_with(coordinator, flags),
+            Backend::InProcess(_) => bail!("nodes of this cluster take no flags"),
         }
     }
 

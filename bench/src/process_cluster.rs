@@ -164,17 +164,28 @@ impl ProcessCluster {
     /// # Errors
     /// When it does not join.
     pub fn add_node(&mut self) -> Result<usize> {
+        let coordinator = self.coordinator_addr().to_owned();
+        self.add_node_with(&coordinator, &[])
+    }
+
+    /// Starts one more cache node that finds the coordinator at `coordinator`, with more
+    /// flags; its index.
+    ///
+    /// # Errors
+    /// When it does not join.
+    pub fn add_node_with(&mut self, coordinator: &str, flags: &[&str]) -> Result<usize> {
         let index = self.nodes.len();
-        let data = self.dir.path().join(format!("node-{index}"));
+        let data = self.node_dir(index);
         let mut command = self.binaries.command("cache-node");
         command
-            .args(["--join", self.coordinator_addr()])
+            .args(["--join", coordinator])
             .arg("--data-dir")
             .arg(&data)
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(["--memory", &self.spec.node_memory])
             .args(["--disk-capacity", &self.spec.node_disk])
-            .args(["--log-level", &self.spec.log_level]);
+            .args(["--log-level", &self.spec.log_level])
+            .args(flags);
         let log = self.dir.path().join(format!("node-{index}.log"));
         self.nodes.push(Process::start(
             &format!("node-{index}"),
@@ -183,6 +194,11 @@ impl ProcessCluster {
             READY,
         )?);
         Ok(index)
+    }
+
+    /// The data directory of node `index`.
+    pub fn node_dir(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("node-{index}"))
     }
 
     /// Adds a mount to the table.
