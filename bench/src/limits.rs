@@ -1,10 +1,24 @@
 //! `millpond-bench limits`.
 
+pub mod child;
+pub mod content;
+pub mod files;
+pub mod null_fuse;
+pub(crate) mod order;
+pub mod pages;
+pub mod quinn;
+pub mod streams;
+pub mod workers;
+
 use anyhow::Result;
 use clap::Args;
 
 use crate::record::Row;
 use crate::scenario::{CommonArgs, Context};
+
+pub use null_fuse::{NullFuse, NullFuseSettings, PassthroughFuse};
+pub use quinn::QuinnLimit;
+pub use streams::StreamLimit;
 
 /// Measure what this machine can do at best: memory, disk, FUSE, network.
 #[derive(Debug, Clone, Args)]

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use millpond_bench::limits::{self, child::AS_LIMIT};
 use millpond_bench::process_cluster::{AS_MILLPOND, end_with_parent};
 use millpond_bench::verdict;
 
@@ -16,6 +17,9 @@ fn main() -> ExitCode {
         args.remove(1);
         end_with_parent();
         return millpond::main(args);
+    }
+    if args.get(1).is_some_and(|arg| arg == AS_LIMIT) {
+        return limits::child::main();
     }
     verdict::main(cli::run(cli::Cli::parse()))
 }
