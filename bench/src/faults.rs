@@ -10,7 +10,7 @@
 //! | `restart` | a start with many blocks on disk |
 //! | `rows` | the figures |
 
-mod load;
+pub(crate) mod load;
 mod network;
 mod restart;
 mod rows;

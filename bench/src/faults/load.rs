@@ -21,20 +21,23 @@ use super::timeline::Read;
 /// How long a worker rests after a read that failed, lest errors at once drown the others.
 const REST: Duration = Duration::from_millis(20);
 
+/// Where a buffer for reads past the page cache has to begin, on most file systems.
+const ALIGNMENT: usize = 4096;
+
 /// The files that are read: of one size, each with bytes of its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Dataset {
+pub(crate) struct Dataset {
     /// How many.
-    pub(super) files: u64,
+    pub(crate) files: u64,
     /// Bytes of each.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Chooses the bytes.
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// How files are reached.
 #[derive(Debug, Clone)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// By the client library in this process, below this path.
     Library(FileSystem, String, Handle),
     /// In this directory, past the kernel's page cache.
@@ -43,38 +46,38 @@ pub(super) enum Access {
 
 /// What the workers did.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
-    pub(super) reads: Vec<Read>,
-    pub(super) verified: u64,
-    pub(super) mismatches: u64,
-    pub(super) errors: u64,
-    pub(super) first_error: Option<String>,
+pub(crate) struct Outcome {
+    pub(crate) reads: Vec<Read>,
+    pub(crate) verified: u64,
+    pub(crate) mismatches: u64,
+    pub(crate) errors: u64,
+    pub(crate) first_error: Option<String>,
 }
 
 /// Workers at work.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<Outcome>>,
     start: Instant,
 }
 
 impl Dataset {
-    pub(super) fn name(number: u64) -> String {
+    pub(crate) fn name(number: u64) -> String {
         format!("part-{number:04}")
     }
 
-
-    /// Stores all files in a bucket.
-    pub(super) fn put(&self, s3: &S3Fixture, bucket: &str) {
+    /// Stores all files in a bucket, as `prefix` and their name.
+    pub(crate) fn put(&self, s3: &S3Fixture, bucket: &str, prefix: &str) {
         s3.create_bucket(bucket);
         for number in 0..self.files {
-            s3.put_generated(bucket, &Self::name(number), self.size, self.seed + number);
+            let key = format!("{prefix}{}", Self::name(number));
+            s3.put_generated(bucket, &key, self.size, self.seed + number);
         }
     }
 
     /// How many bytes are not those of file `number` at `offset`.
-    fn mismatches(&self, number: u64, offset: u64, found: &[u8]) -> u64 {
+    pub(crate) fn mismatches(&self, number: u64, offset: u64, found: &[u8]) -> u64 {
         let expected = pattern(self.seed + number, offset, found.len());
         if expected == found {
             return 0;
@@ -117,9 +120,11 @@ impl Reader {
         let bytes = match self {
             Self::Library(files, runtime) => runtime.block_on(files[index].read(offset, len))?,
             Self::Mount(files) => {
-                let mut buffer = vec![0; len as usize];
-                files[index].read_exact_at(&mut buffer, offset)?;
-                buffer.into()
+                let mut buffer = vec![0; len as usize + ALIGNMENT];
+                let start = buffer.as_ptr().align_offset(ALIGNMENT);
+                let piece = start..start + len as usize;
+                files[index].read_exact_at(&mut buffer[piece.clone()], offset)?;
+                Bytes::from(buffer).slice(piece)
             }
         };
         anyhow::ensure!(
@@ -136,7 +141,7 @@ impl Reader {
 ///
 /// # Errors
 /// When a read fails or brings wrong bytes.
-pub(super) fn read_all(access: &Access, dataset: &Dataset) -> Result<()> {
+pub(crate) fn read_all(access: &Access, dataset: &Dataset) -> Result<()> {
     const PIECE: u64 = 1 << 20;
     let reader = Reader::open(access, dataset)?;
     for number in 0..dataset.files {
@@ -159,7 +164,7 @@ impl Load {
     ///
     /// # Errors
     /// When a file cannot be opened.
-    pub(super) fn start(
+    pub(crate) fn start(
         access: &Access,
         dataset: Dataset,
         workers: usize,
@@ -191,7 +196,7 @@ impl Load {
     }
 
     /// Time since the start.
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
@@ -199,7 +204,7 @@ impl Load {
     ///
     /// # Errors
     /// When a worker panicked.
-    pub(super) fn stop(mut self) -> Result<Outcome> {
+    pub(crate) fn stop(mut self) -> Result<Outcome> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Outcome::default();
         for worker in std::mem::take(&mut self.workers) {

@@ -95,7 +95,7 @@ impl<'a> Scene<'a> {
             size: context.pick(32 << 20, 16 << 20),
             seed: context.seed << 20,
         };
-        dataset.put(&s3, BUCKET);
+        dataset.put(&s3, BUCKET, "");
         let spec = ClusterSpec {
             nodes: 0,
             block_size: "1MiB".to_owned(),

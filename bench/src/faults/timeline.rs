@@ -15,13 +15,13 @@ const SLOT: Duration = Duration::from_millis(100);
 
 /// One read. Times are since the beginning of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Read {
+pub(crate) struct Read {
     /// When it ended.
-    pub(super) end: Duration,
+    pub(crate) end: Duration,
     /// How long it took.
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
     /// The bytes that it brought; none if it failed.
-    pub(super) bytes: u32,
+    pub(crate) bytes: u32,
 }
 
 /// The reads of a run, and when the fault was.
@@ -42,7 +42,12 @@ struct State {
 
 impl Timeline {
     /// The reads of all workers; a fault from `fault` to `heal`, watched from 0 to `end`.
-    pub(super) fn new(mut reads: Vec<Read>, fault: Duration, heal: Duration, end: Duration) -> Self {
+    pub(super) fn new(
+        mut reads: Vec<Read>,
+        fault: Duration,
+        heal: Duration,
+        end: Duration,
+    ) -> Self {
         reads.sort_unstable_by_key(|read| read.end);
         Self {
             reads,
