@@ -2,123 +2,228 @@
 
 use std::io::Write;
 
-use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
-use millpond_bench::read::{self, ReadArgs, Report};
-use millpond_bench::record::{Recorder, Row, RunRecord};
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use millpond_bench::goals::{Goals, judge};
+use millpond_bench::measure::interrupt;
+use millpond_bench::plan::{self, Plan};
+use millpond_bench::record::{Recorder, Row, RunRecord, Status};
 use millpond_bench::scenario::{CommonArgs, Context, OutputArgs};
+use millpond_bench::verdict::Missed;
 use millpond_bench::{
-    accelerators, checkpoint, epochs, faults, herd, limits, memory, peer, ring, small_files,
+    accelerators, checkpoint, compare, epochs, faults, herd, limits, memory, peer, read, report,
+    ring, small_files, summary,
 };
+use millpond_process::shutdown;
 
 /// Measures Millpond, and any other directory by the same code, beside the limits of this
 /// machine.
+///
+/// Each scenario starts what it needs, measures the thing and its limit in turn, verifies
+/// bytes in the run, and prints ratios.
 #[derive(Debug, Parser)]
-#[command(name = "millpond-bench", version, max_term_width = 100)]
+#[command(name = "millpond-bench", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  Everything, roughly, in five minutes; the worst ratios first:
+    millpond-bench all --quick
+  Everything, for a report to look at:
+    millpond-bench all --out run.json && millpond-bench report run.json -o report.html
+  Is this goal met?
+    millpond-bench check fuse.kernel_warm herd.bytes
+  Another product's mount, by the same code:
+    millpond-bench read --dir /mnt/other --pattern random --block-size 4KiB --jobs 4
+  Did my change make anything worse?
+    millpond-bench compare before.json after.json";
+
 /// The help of each is that of its arguments.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Read(ReadArgs),
-    Limits(limits::LimitsArgs),
-    Peer(peer::PeerArgs),
+    All(AllArgs),
+    Check(CheckArgs),
+    Read(read::ReadArgs),
     SmallFiles(small_files::SmallFilesArgs),
+    Peer(peer::PeerArgs),
     Herd(herd::HerdArgs),
     Epochs(epochs::EpochsArgs),
     Accelerators(accelerators::AcceleratorsArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Faults(faults::FaultsArgs),
-    Ring(ring::RingArgs),
     Memory(memory::MemoryArgs),
+    Ring(ring::RingArgs),
+    Limits(limits::LimitsArgs),
+    Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
+}
+
+/// Run all scenarios and print one table of goals, the worst first.
+///
+/// With --quick it takes less than 5 minutes on two cores and measures what the goals need;
+/// without, every case within 30.
+#[derive(Debug, Clone, Args)]
+struct AllArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+/// Measure just what some goals need, and exit with 3 when one is missed.
+#[derive(Debug, Clone, Args)]
+struct CheckArgs {
+    /// Goals, or families of goals like `fuse.cold` [default: all]
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// Only list the goals
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    common: CommonArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Read(args) => read(args).await,
-        Command::Limits(args) => {
-            measure(args.common.clone(), move |context| {
-                limits::run(context, &args)
-            })
-            .await
-        }
-        Command::Peer(args) => {
-            measure(args.common.clone(), move |context| {
-                peer::run(context, &args)
-            })
-            .await
-        }
+        Command::All(args) => all(args).await,
+        Command::Check(args) => check(args).await,
+        Command::Read(args) => one(args.common.clone(), move |c| read::run(c, &args)).await,
         Command::SmallFiles(args) => {
-            measure(args.common.clone(), move |context| {
-                small_files::run(context, &args)
-            })
-            .await
+            one(args.common.clone(), move |c| small_files::run(c, &args)).await
         }
-        Command::Herd(args) => {
-            measure(args.common.clone(), move |context| {
-                herd::run(context, &args)
-            })
-            .await
-        }
-        Command::Epochs(args) => {
-            measure(args.common.clone(), move |context| {
-                epochs::run(context, &args)
-            })
-            .await
-        }
+        Command::Peer(args) => one(args.common.clone(), move |c| peer::run(c, &args)).await,
+        Command::Herd(args) => one(args.common.clone(), move |c| herd::run(c, &args)).await,
+        Command::Epochs(args) => one(args.common.clone(), move |c| epochs::run(c, &args)).await,
         Command::Accelerators(args) => {
-            measure(args.common.clone(), move |context| {
-                accelerators::run(context, &args)
-            })
-            .await
+            one(args.common.clone(), move |c| accelerators::run(c, &args)).await
         }
         Command::Checkpoint(args) => {
-            measure(args.common.clone(), move |context| {
-                checkpoint::run(context, &args)
-            })
-            .await
+            one(args.common.clone(), move |c| checkpoint::run(c, &args)).await
         }
-        Command::Faults(args) => {
-            measure(args.common.clone(), move |context| {
-                faults::run(context, &args)
-            })
-            .await
-        }
-        Command::Ring(args) => {
-            measure(args.common.clone(), move |context| {
-                ring::run(context, &args)
-            })
-            .await
-        }
-        Command::Memory(args) => {
-            measure(args.common.clone(), move |context| {
-                memory::run(context, &args)
-            })
-            .await
-        }
+        Command::Faults(args) => one(args.common.clone(), move |c| faults::run(c, &args)).await,
+        Command::Memory(args) => one(args.common.clone(), move |c| memory::run(c, &args)).await,
+        Command::Ring(args) => one(args.common.clone(), move |c| ring::run(c, &args)).await,
+        Command::Limits(args) => one(args.common.clone(), move |c| limits::run(c, &args)).await,
+        Command::Report(args) => report::run(&args, &mut std::io::stdout().lock()),
+        Command::Compare(args) => compare::run(&args, &mut std::io::stdout().lock()),
     }
 }
 
-/// Runs one scenario on a thread that may block, and shows what it found.
-async fn measure(
+/// One scenario, with the goals that its figures decide.
+async fn one(
     common: CommonArgs,
     scenario: impl FnOnce(&Context) -> Result<Vec<Row>> + Send + 'static,
 ) -> Result<()> {
     let output = common.output.clone();
-    let label = output.label.clone();
-    let record = tokio::task::spawn_blocking(move || -> Result<RunRecord> {
+    let record = record(common, move |context| {
+        let figures = scenario(context)?;
+        let decided = |goal: &&_| decides(goal, &figures);
+        let goals = Goals::built_in()?;
+        let rows = goals
+            .all()
+            .iter()
+            .filter(decided)
+            .map(|goal| judge(goal, &figures));
+        Ok((rows.collect(), figures))
+    })
+    .await?;
+    show(&record, &output)?;
+    sound(&record)
+}
+
+fn decides(goal: &millpond_bench::goals::Goal, figures: &[Row]) -> bool {
+    let same = |row: &Row| {
+        row.scenario == goal.scenario && row.case == goal.case && row.figure == goal.figure
+    };
+    figures.iter().any(same)
+}
+
+async fn all(args: AllArgs) -> Result<()> {
+    let output = args.common.output.clone();
+    let common = args.common.clone();
+    let record = record(args.common, move |context| {
+        let plan = context.pick(Plan::Everything, Plan::Goals);
+        let goals = Goals::built_in()?;
+        let (figures, rows) = plan::run(context, &common, &plan, goals.all())?;
+        Ok((rows, figures))
+    })
+    .await?;
+    show(&record, &output)?;
+    sound(&record)
+}
+
+async fn check(args: CheckArgs) -> Result<()> {
+    let goals = Goals::built_in()?.select(&args.ids)?;
+    if args.list {
+        let mut out = std::io::stdout().lock();
+        for goal in &goals {
+            let by = goal
+                .divided_by
+                .as_ref()
+                .map_or_else(String::new, |by| format!(" ÷ {by}"));
+            let (sign, value) = (goal.comparison.sign(), goal.value);
+            writeln!(
+                out,
+                "{:<28} {sign} {value:<5.2} {}/{} {}{by}",
+                goal.id, goal.scenario, goal.case, goal.figure
+            )?;
+        }
+        return Ok(());
+    }
+    let output = args.common.output.clone();
+    let common = args.common.clone();
+    let record = record(args.common, move |context| {
+        let (figures, rows) = plan::run(context, &common, &Plan::Goals, &goals)?;
+        Ok((rows, figures))
+    })
+    .await?;
+    show(&record, &output)?;
+    sound(&record)?;
+    let missed: Vec<&str> = record
+        .goals
+        .iter()
+        .filter(|goal| !goal.met)
+        .map(|goal| goal.id.as_str())
+        .collect();
+    if missed.is_empty() {
+        return Ok(());
+    }
+    let count = record.goals.len();
+    Err(Missed::new(format!(
+        "{} of {count} goals missed: {}",
+        missed.len(),
+        missed.join(", ")
+    ))
+    .into())
+}
+
+/// Runs `work` on a thread that may block. A signal has it end between two runs, so that
+/// what it started is taken down.
+async fn record(
+    common: CommonArgs,
+    work: impl FnOnce(&Context) -> Result<(Vec<millpond_bench::record::GoalRow>, Vec<Row>)>
+    + Send
+    + 'static,
+) -> Result<RunRecord> {
+    let label = common.output.label.clone();
+    let mut working = tokio::task::spawn_blocking(move || -> Result<RunRecord> {
         let context = Context::new(&common)?;
         let recorder = Recorder::start();
-        let rows = scenario(&context)?;
-        Ok(recorder.finish(&label, context.settings(), rows))
-    })
-    .await
-    .context("the measurement panicked")??;
-    show(&record, &output)
+        let (goals, figures) = work(&context)?;
+        let mut record = recorder.finish(&label, context.settings(), figures);
+        record.goals = goals;
+        Ok(record)
+    });
+    let done = tokio::select! {
+        done = &mut working => done,
+        () = shutdown::signal() => {
+            interrupt::interrupt();
+            working.await
+        }
+    };
+    done.context("the measurement panicked")?
 }
 
 fn show(record: &RunRecord, output: &OutputArgs) -> Result<()> {
@@ -129,27 +234,30 @@ fn show(record: &RunRecord, output: &OutputArgs) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if output.json {
         writeln!(out, "{json}")?;
+    } else {
+        write!(out, "{}", summary::tables(record))?;
     }
     Ok(())
 }
 
-async fn read(args: ReadArgs) -> Result<()> {
-    let json = args.json;
-    // It blocks and starts threads of its own.
-    let report = tokio::task::spawn_blocking(move || read::measure(&args))
-        .await
-        .context("the measurement panicked")??;
-    print(&report, json)?;
-    read::judge(&report)
-}
-
-fn print(report: &Report, json: bool) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    if json {
-        serde_json::to_writer(&mut out, report)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{report}")?;
+/// A run with failed reads, wrong bytes or failed cases is no success, whatever its figures.
+fn sound(record: &RunRecord) -> Result<()> {
+    for row in &record.figures {
+        let id = row.id();
+        if let Some(mismatches) = row.proof.mismatches.filter(|count| *count > 0) {
+            anyhow::bail!("{id}: {mismatches} differences from what was written");
+        }
+        let first = row.detail.first_error.as_deref().unwrap_or("unknown");
+        ensure!(
+            row.detail.errors == 0,
+            "{id}: {} failed; the first: {first}",
+            row.detail.errors
+        );
+        let why = row.note.as_deref().unwrap_or("unknown");
+        ensure!(
+            row.status != Status::Failed,
+            "{id} could not be measured: {why}"
+        );
     }
     Ok(())
 }

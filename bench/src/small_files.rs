@@ -1,23 +1,38 @@
-//! `millpond-bench small-files`.
+//! `millpond-bench small-files`: many small files listed, looked at and read, beside the same
+//! files on the local file system.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `args` | flags |
+//! | `tree` | so many files in so many directories; pure |
+//! | `work` | the threads that list, stat and read |
+//! | `given` | the cases of a directory that the user named |
+//! | `standard` | the cases that the goals name |
+
+mod args;
+mod given;
+mod standard;
+mod tree;
+mod work;
 
 use anyhow::Result;
-use clap::Args;
 
 use crate::record::Row;
-use crate::scenario::{CommonArgs, Context};
+use crate::scenario::Context;
 
-/// Read, list and stat many small files.
-#[derive(Debug, Clone, Args)]
-pub struct SmallFilesArgs {
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "flags of their own")]
-    pub common: CommonArgs,
-}
+pub use args::SmallFilesArgs;
+
+const SCENARIO: &str = "small-files";
 
 /// Measures the wanted cases.
 ///
 /// # Errors
-/// When the measurement cannot be set up.
-pub fn run(_context: &Context, _args: &SmallFilesArgs) -> Result<Vec<Row>> {
-    Ok(Vec::new())
+/// [`UsageError`](millpond_process::UsageError) for arguments without sense; when directories
+/// cannot be listed or written. Errors of single files are counted in the rows instead.
+pub fn run(context: &Context, args: &SmallFilesArgs) -> Result<Vec<Row>> {
+    args.validate()?;
+    match &args.dir {
+        Some(dir) => given::run(context, args, dir),
+        None => standard::run(context, args),
+    }
 }

@@ -1,14 +1,14 @@
-//! All files as one row of numbered blocks, and the orders to visit them in. Pure.
+//! All files as one row of numbered blocks. Pure.
 
 use std::sync::Arc;
 
 /// A file to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FileInfo {
-    /// Relative to the directory or UFS, no leading slash.
-    pub(super) path: String,
+pub(crate) struct FileInfo {
+    /// Relative to the directory or store, no leading slash.
+    pub(crate) path: String,
     /// Length in bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
 }
 
 /// One read.
@@ -33,15 +33,15 @@ pub(super) struct Layout {
 
 impl Layout {
     /// `block` is at least 1.
-    pub(super) fn new(files: Vec<FileInfo>, block: u64) -> Self {
+    pub(super) fn new(files: &Arc<[FileInfo]>, block: u64) -> Self {
         let mut starts = vec![0];
         let mut total = 0;
-        for file in &files {
+        for file in &**files {
             total += file.size.div_ceil(block);
             starts.push(total);
         }
         Self {
-            files: files.into(),
+            files: Arc::clone(files),
             block,
             starts,
         }
@@ -49,10 +49,6 @@ impl Layout {
 
     pub(super) fn blocks(&self) -> u64 {
         self.starts.last().copied().unwrap_or(0)
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
     }
 
     pub(super) const fn block(&self) -> u64 {
@@ -74,103 +70,38 @@ impl Layout {
     }
 }
 
-/// A random order of `0..len` that needs no memory: a Feistel network over the next power of
-/// four, walked until it falls inside (Black and Rogaway, Ciphers with arbitrary finite
-/// domains, 2002).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Permutation {
-    len: u64,
-    half_bits: u32,
-    seed: u64,
-}
-
-impl Permutation {
-    pub(super) fn new(len: u64, seed: u64) -> Self {
-        let bits = 64 - len.saturating_sub(1).leading_zeros();
-        Self {
-            len,
-            half_bits: bits.div_ceil(2).max(1),
-            seed,
-        }
-    }
-
-    /// The element at `index`, which is less than `len`.
-    pub(super) fn get(&self, index: u64) -> u64 {
-        let mut at = index;
-        loop {
-            at = self.encrypt(at);
-            if at < self.len {
-                return at;
-            }
-        }
-    }
-
-    fn encrypt(&self, value: u64) -> u64 {
-        let mask = (1 << self.half_bits) - 1;
-        let (mut left, mut right) = (value >> self.half_bits, value & mask);
-        for round in 0..4 {
-            let mixed = mix(right ^ self.seed.rotate_left(round * 16) ^ u64::from(round)) & mask;
-            (left, right) = (right, left ^ mixed);
-        }
-        left << self.half_bits | right
-    }
-}
-
-/// The finaliser of SplitMix64.
-const fn mix(mut z: u64) -> u64 {
-    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// The bytes of all files.
+pub(super) fn total(files: &[FileInfo]) -> u64 {
+    files.iter().map(|file| file.size).sum()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn layout(sizes: &[u64], block: u64) -> Layout {
-        let file = |(n, size): (usize, &u64)| FileInfo {
-            path: n.to_string(),
-            size: *size,
-        };
-        Layout::new(sizes.iter().enumerate().map(file).collect(), block)
-    }
-
-    #[test]
-    fn blocks_cover_every_byte_once() {
-        for sizes in [&[0, 1, 0, 10, 11, 20, 0][..], &[5], &[0], &[]] {
-            let layout = layout(sizes, 10);
-            let mut covered: Vec<u64> = vec![0; sizes.len()];
+    proptest! {
+        #[test]
+        fn blocks_cover_every_byte_once(
+            sizes in prop::collection::vec(0u64..50, 0..12),
+            block in 1u64..20,
+        ) {
+            let file = |(n, size): (usize, &u64)| FileInfo {
+                path: n.to_string(),
+                size: *size,
+            };
+            let files: Arc<[FileInfo]> = sizes.iter().enumerate().map(file).collect();
+            let layout = Layout::new(&files, block);
+            let mut covered = vec![0; sizes.len()];
             for number in 0..layout.blocks() {
                 let piece = layout.piece(number);
-                assert_eq!(piece.offset, covered[piece.file]);
-                assert!(piece.len >= 1);
+                prop_assert_eq!(piece.offset, covered[piece.file]);
+                prop_assert!(piece.len >= 1);
                 covered[piece.file] += piece.len as u64;
             }
-            assert_eq!(covered, sizes);
+            prop_assert_eq!(&covered, &sizes);
+            prop_assert_eq!(total(&files), sizes.iter().sum::<u64>());
         }
-    }
-
-    #[test]
-    fn a_permutation_visits_everything_once() {
-        for len in [1, 2, 3, 16, 17, 1000, 4097] {
-            let order = Permutation::new(len, 7);
-            let mut seen: Vec<_> = (0..len).map(|index| order.get(index)).collect();
-            let sorted = (0..len).collect::<Vec<_>>();
-            assert!(len < 16 || seen != sorted, "{len} is not shuffled");
-            seen.sort_unstable();
-            assert_eq!(seen, sorted);
-        }
-    }
-
-    #[test]
-    fn the_seed_chooses_the_order() {
-        let order = |seed| {
-            (0..100)
-                .map(|i| Permutation::new(100, seed).get(i))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(order(1), order(1));
-        assert_ne!(order(1), order(2));
     }
 }

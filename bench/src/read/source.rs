@@ -1,6 +1,7 @@
-//! What is read: a directory through the kernel, or a UFS through the client library.
+//! What is read: a directory through the kernel, or a namespace through the client library.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -9,31 +10,28 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::TryStreamExt;
-use millpond_client::{ClientConfig, FileHandle, FileKind, FileSystem};
-use millpond_process::shared_registry;
+use millpond_client::{FileHandle, FileKind, FileSystem};
 use tokio::runtime::Handle;
 
-use super::args::ReadArgs;
 use super::layout::{FileInfo, Layout, Piece};
+use crate::limits::pages::Mapping;
 
 /// The most files that one reader keeps open.
 const OPEN_FILES: usize = 128;
 
 /// Where the bytes come from.
-#[derive(Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     Dir(PathBuf),
-    Client(ClientSource),
+    Library(Library),
 }
 
-/// A UFS behind a client of our own.
-#[derive(Debug)]
-pub(super) struct ClientSource {
-    uri: String,
-    options: BTreeMap<String, String>,
-    memory: u64,
-    runtime: Handle,
-    filesystem: FileSystem,
+/// A namespace, or a part of one, behind a client of our own.
+#[derive(Clone)]
+pub(crate) struct Library {
+    pub(super) filesystem: FileSystem,
+    /// Absolute; all paths of files are below it.
+    pub(super) root: String,
+    pub(super) runtime: Handle,
 }
 
 /// Reads pieces of a layout's files, for one thread.
@@ -43,81 +41,91 @@ pub(super) trait Reader: Send {
 }
 
 impl Source {
-    pub(super) fn open(args: &ReadArgs) -> Result<Self> {
-        if let Some(dir) = &args.dir {
-            return Ok(Self::Dir(dir.clone()));
-        }
-        let (uri, options) = (args.target(), args.ufs_options());
-        let (memory, runtime) = (args.memory.bytes(), Handle::current());
-        let filesystem = runtime.block_on(connect(&uri, &options, memory))?;
-        Ok(Self::Client(ClientSource {
-            uri,
-            options,
-            memory,
-            runtime,
-            filesystem,
-        }))
-    }
-
     /// All files, sorted by path.
-    pub(super) fn files(&self) -> Result<Vec<FileInfo>> {
+    pub(crate) fn files(&self) -> Result<Arc<[FileInfo]>> {
         let mut files = match self {
             Self::Dir(root) => {
                 let mut files = Vec::new();
                 walk(root, "", &mut files)?;
                 files
             }
-            Self::Client(client) => client.runtime.block_on(list(&client.filesystem))?,
+            Self::Library(library) => library.runtime.block_on(library.list())?,
         };
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
+        Ok(files.into())
     }
 
-    pub(super) fn reader(&self, layout: &Layout) -> Result<Box<dyn Reader>> {
+    /// A reader of its own for one thread. Only files of a directory can be mapped.
+    pub(super) fn reader(&self, layout: &Layout, mmap: bool) -> Box<dyn Reader> {
         let files = Arc::clone(&layout.files);
-        Ok(match self {
-            Self::Dir(root) => Box::new(DirReader {
-                root: root.clone(),
-                files,
-                open: HashMap::new(),
-                buffer: vec![0; layout.block() as usize],
+        let buffer = || vec![0; layout.block() as usize];
+        match self {
+            Self::Dir(root) if mmap => Box::new(MapReader {
+                open: OpenFiles::new(root, files),
+                buffer: buffer(),
             }),
-            Self::Client(client) => Box::new(ClientReader {
-                filesystem: client.filesystem.clone(),
-                runtime: client.runtime.clone(),
+            Self::Dir(root) => Box::new(DirReader {
+                open: OpenFiles::new(root, files),
+                buffer: buffer(),
+            }),
+            Self::Library(library) => Box::new(LibraryReader {
+                library: library.clone(),
                 files,
                 open: HashMap::new(),
                 data: Bytes::new(),
             }),
-        })
-    }
-
-    /// Replaces a client by one with empty caches. Nothing for a directory.
-    pub(super) fn renew(&mut self) -> Result<()> {
-        if let Self::Client(client) = self {
-            client.runtime.block_on(client.filesystem.shutdown());
-            let connecting = connect(&client.uri, &client.options, client.memory);
-            client.filesystem = client.runtime.block_on(connecting)?;
         }
-        Ok(())
     }
 
-    pub(super) fn close(self) {
-        if let Self::Client(client) = self {
-            client.runtime.block_on(client.filesystem.shutdown());
+    /// The directory, if it is one.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Dir(dir) => Some(dir),
+            Self::Library(_) => None,
         }
     }
 }
 
-async fn connect(uri: &str, options: &BTreeMap<String, String>, memory: u64) -> Result<FileSystem> {
-    let config = ClientConfig {
-        memory,
-        ..ClientConfig::default()
-    };
-    let registry = shared_registry();
-    FileSystem::standalone(uri, options.clone(), config, &registry)
-        .await
-        .with_context(|| format!("cannot open {uri}"))
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(dir) => f.debug_tuple("Dir").field(dir).finish(),
+            Self::Library(library) => f.debug_tuple("Library").field(&library.root).finish(),
+        }
+    }
+}
+
+impl Library {
+    fn at(&self, path: &str) -> String {
+        format!("{}/{path}", self.root.trim_end_matches('/'))
+    }
+
+    async fn list(&self) -> Result<Vec<FileInfo>> {
+        let mut files = Vec::new();
+        let mut dirs = vec![String::new()];
+        while let Some(dir) = dirs.pop() {
+            let at = self.at(&dir);
+            let mut pages = self.filesystem.list(&at);
+            let cannot = || format!("listing {at}");
+            while let Some(page) = pages.try_next().await.with_context(cannot)? {
+                for entry in page {
+                    let path = match &*dir {
+                        "" => entry.name,
+                        dir => format!("{dir}/{}", entry.name),
+                    };
+                    match entry.attr.kind {
+                        FileKind::Directory => dirs.push(path),
+                        FileKind::File => files.push(FileInfo {
+                            path,
+                            size: entry.attr.size,
+                        }),
+                        FileKind::Symlink => {}
+                    }
+                }
+            }
+        }
+        Ok(files)
+    }
 }
 
 fn walk(dir: &Path, prefix: &str, files: &mut Vec<FileInfo>) -> Result<()> {
@@ -140,58 +148,46 @@ fn walk(dir: &Path, prefix: &str, files: &mut Vec<FileInfo>) -> Result<()> {
     Ok(())
 }
 
-async fn list(filesystem: &FileSystem) -> Result<Vec<FileInfo>> {
-    let mut files = Vec::new();
-    let mut dirs = vec![String::new()];
-    while let Some(dir) = dirs.pop() {
-        let at = if dir.is_empty() {
-            "/".to_owned()
-        } else {
-            dir.clone()
-        };
-        let mut pages = filesystem.list(&at);
-        while let Some(page) = pages
-            .try_next()
-            .await
-            .with_context(|| format!("listing {at}"))?
-        {
-            for entry in page {
-                let path = format!("{dir}/{}", entry.name);
-                match entry.attr.kind {
-                    FileKind::Directory => dirs.push(path),
-                    FileKind::File => {
-                        let path = path.trim_start_matches('/').to_owned();
-                        files.push(FileInfo {
-                            path,
-                            size: entry.attr.size,
-                        });
-                    }
-                    FileKind::Symlink => {}
-                }
-            }
+/// Files of a directory that one thread has open, in the form `F`.
+struct OpenFiles<F> {
+    root: PathBuf,
+    files: Arc<[FileInfo]>,
+    open: HashMap<usize, F>,
+}
+
+impl<F> OpenFiles<F> {
+    fn new(root: &Path, files: Arc<[FileInfo]>) -> Self {
+        Self {
+            root: root.to_owned(),
+            files,
+            open: HashMap::new(),
         }
     }
-    Ok(files)
+
+    fn get(&mut self, index: usize, make: impl FnOnce(File, u64) -> Result<F>) -> Result<&F> {
+        if !self.open.contains_key(&index) {
+            if self.open.len() >= OPEN_FILES {
+                self.open.clear();
+            }
+            let info = &self.files[index];
+            let path = self.root.join(&info.path);
+            let opened = File::open(&path).map_err(Into::into);
+            let opened = opened.and_then(|file| make(file, info.size));
+            let opened = opened.with_context(|| format!("opening {}", path.display()))?;
+            self.open.insert(index, opened);
+        }
+        Ok(&self.open[&index])
+    }
 }
 
 struct DirReader {
-    root: PathBuf,
-    files: Arc<[FileInfo]>,
-    open: HashMap<usize, File>,
+    open: OpenFiles<File>,
     buffer: Vec<u8>,
 }
 
 impl Reader for DirReader {
     fn read(&mut self, piece: Piece) -> Result<&[u8]> {
-        if !self.open.contains_key(&piece.file) {
-            if self.open.len() >= OPEN_FILES {
-                self.open.clear();
-            }
-            let path = self.root.join(&self.files[piece.file].path);
-            let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-            self.open.insert(piece.file, file);
-        }
-        let file = &self.open[&piece.file];
+        let file = self.open.get(piece.file, |file, _| Ok(file))?;
         let mut filled = 0;
         while filled < piece.len {
             let at = piece.offset + filled as u64;
@@ -204,32 +200,48 @@ impl Reader for DirReader {
     }
 }
 
-struct ClientReader {
-    filesystem: FileSystem,
-    runtime: Handle,
+struct MapReader {
+    open: OpenFiles<Mapping>,
+    buffer: Vec<u8>,
+}
+
+impl Reader for MapReader {
+    fn read(&mut self, piece: Piece) -> Result<&[u8]> {
+        let mapping = self.open.get(piece.file, |file, size| {
+            // Beyond its end a mapping has nothing but SIGBUS.
+            let size = usize::try_from(size.min(file.metadata()?.len()))?;
+            Ok(Mapping::new(&file, size)?)
+        })?;
+        let into = &mut self.buffer[..piece.len];
+        mapping.copy(usize::try_from(piece.offset)?, into);
+        Ok(into)
+    }
+}
+
+struct LibraryReader {
+    library: Library,
     files: Arc<[FileInfo]>,
     open: HashMap<usize, Arc<FileHandle>>,
     data: Bytes,
 }
 
-impl Reader for ClientReader {
+impl Reader for LibraryReader {
     fn read(&mut self, piece: Piece) -> Result<&[u8]> {
+        let runtime = &self.library.runtime;
         if !self.open.contains_key(&piece.file) {
             if self.open.len() >= OPEN_FILES {
                 self.open.clear();
             }
-            let path = format!("/{}", self.files[piece.file].path);
-            let handle = self
-                .runtime
-                .block_on(self.filesystem.open(&path))
-                .with_context(|| format!("opening {path}"))?;
+            let path = self.library.at(&self.files[piece.file].path);
+            let opened = runtime.block_on(self.library.filesystem.open(&path));
+            let handle = opened.with_context(|| format!("opening {path}"))?;
             self.open.insert(piece.file, handle);
         }
         let handle = &self.open[&piece.file];
         let len = u32::try_from(piece.len)?;
         self.data = match handle.try_read(piece.offset, len) {
             Some(data) => data,
-            None => self.runtime.block_on(handle.read(piece.offset, len))?,
+            None => runtime.block_on(handle.read(piece.offset, len))?,
         };
         Ok(&self.data)
     }
