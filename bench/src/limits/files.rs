@@ -66,6 +66,27 @@ impl Reads {
         }
     }
 
+    /// As a name says: `seq-1m-4jobs`, `rand-4k-1job`, or `mmap-1job`, which copies 1 MiB at
+    /// a time.
+    ///
+    /// # Errors
+    /// When it says something else.
+    pub fn parse(name: &str, path: &Path, size: u64, seed: u64) -> Result<Self> {
+        let unknown = || format!("{name} is not the name of a way to read");
+        let (rest, jobs) = name.rsplit_once('-').with_context(unknown)?;
+        let jobs = jobs
+            .strip_suffix("jobs")
+            .or_else(|| jobs.strip_suffix("job"));
+        let (access, request) = match rest.split_once('-') {
+            Some(("seq", request)) => (Access::Sequential, bytes(request)?),
+            Some(("rand", request)) => (Access::Random { seed }, bytes(request)?),
+            None if rest == "mmap" => (Access::Mapped, 1 << 20),
+            _ => bail!(unknown()),
+        };
+        let jobs = jobs.with_context(unknown)?.parse().with_context(unknown)?;
+        Ok(Self::new(path, size, request).jobs(jobs).access(access))
+    }
+
     /// By so many threads.
     #[must_use]
     pub const fn jobs(mut self, jobs: u64) -> Self {
@@ -235,6 +256,20 @@ impl Buffer {
     }
 }
 
+/// `4k`, `1m`: bytes.
+///
+/// # Errors
+/// When it is something else.
+pub fn bytes(text: &str) -> Result<usize> {
+    let (number, shift) = match text.as_bytes() {
+        [number @ .., b'k'] => (number, 10),
+        [number @ .., b'm'] => (number, 20),
+        _ => bail!("{text} is not a size like 4k or 1m"),
+    };
+    let number: usize = std::str::from_utf8(number)?.parse()?;
+    Ok(number << shift)
+}
+
 /// Writes a file of `size` bytes that is on the disk when this returns.
 ///
 /// # Errors
@@ -283,6 +318,25 @@ mod tests {
         assert!(sample.ops > 0);
         let (cold, cache) = endless.run_cold(Duration::from_millis(20), &[]).unwrap();
         assert!(cold.elapsed >= Duration::from_millis(20), "{cache:?}");
+    }
+
+    #[test]
+    fn names_say_how_to_read() {
+        let parse = |name| Reads::parse(name, Path::new("f"), SIZE, 9);
+        let reads = parse("seq-128k-32jobs").unwrap();
+        assert_eq!((reads.request, reads.jobs), (128 << 10, 32));
+        let reads = parse("rand-4k-1job").unwrap();
+        assert_eq!(reads.access, Access::Random { seed: 9 });
+        assert_eq!(parse("mmap-1job").unwrap().request, 1 << 20);
+        for wrong in [
+            "seq-1m",
+            "seq-1-1job",
+            "back-1m-1job",
+            "mmap",
+            "seq-1m-xjobs",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
