@@ -43,7 +43,6 @@ use training::{Outcome, Training};
 const SCENARIO: &str = "epochs";
 const FIGURE: &str = "hit-ratio";
 const PERCENT: [u32; 4] = [25, 50, 75, 90];
-const NODES: usize = 2;
 const NODE_MEMORY: Size = Size::mib(64);
 const BLOCK_SIZE: Size = Size(256 << 10);
 
@@ -51,7 +50,8 @@ const BLOCK_SIZE: Size = Size(256 << 10);
 ///
 /// Cases: shuffled/P and sequential/P, with a tier of P % of the data set. The figure is the
 /// share of bytes that came from the tier after the first epoch, over the best possible for the
-/// very same order of reads (Belady). Every byte is compared.
+/// very same order of reads (Belady). Every byte is compared. A run is an epoch: --epochs takes
+/// the place of --runs and --duration.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
@@ -62,12 +62,12 @@ pub struct EpochsArgs {
     /// Sizes of the tier in percent of the data set
     #[arg(long, value_name = "P,…", value_delimiter = ',', default_values_t = PERCENT)]
     pub percent: Vec<u32>,
-    /// Epochs, the first of which fills the tier [default: 5, with --quick 3]
+    /// Epochs, the first of which fills the tier [default: 6, with --quick 3]
     #[arg(long, value_name = "N")]
     pub epochs: Option<usize>,
-    /// Cache nodes
-    #[arg(long, value_name = "N", default_value_t = NODES)]
-    pub nodes: usize,
+    /// Cache nodes [default: 2, with --quick 1]
+    #[arg(long, value_name = "N")]
+    pub nodes: Option<usize>,
     /// Memory of each node, of which the tier is a part
     #[arg(long, value_name = "SIZE", default_value_t = NODE_MEMORY)]
     pub node_memory: Size,
@@ -85,7 +85,7 @@ impl EpochsArgs {
         Self {
             percent: PERCENT.to_vec(),
             epochs: None,
-            nodes: NODES,
+            nodes: None,
             node_memory: NODE_MEMORY,
             block_size: BLOCK_SIZE,
             common,
@@ -102,8 +102,10 @@ impl EpochsArgs {
         {
             return wrong(format!("--epochs {epochs} is not in 2..=100"));
         }
-        if !(1..=16).contains(&self.nodes) {
-            return wrong(format!("--nodes {} is not in 1..=16", self.nodes));
+        if let Some(nodes) = self.nodes
+            && !(1..=16).contains(&nodes)
+        {
+            return wrong(format!("--nodes {nodes} is not in 1..=16"));
         }
         if self.node_memory > Size::gib(1) {
             let memory = self.node_memory;
@@ -151,7 +153,7 @@ fn measure(
     case: &str,
 ) -> Result<Row> {
     let spec = ClusterSpec {
-        nodes: args.nodes,
+        nodes: args.nodes.unwrap_or_else(|| context.pick(2, 1)),
         block_size: args.block_size.to_string(),
         node_memory: args.node_memory.to_string(),
         node_disk: "0".to_owned(),
@@ -170,7 +172,7 @@ fn measure(
         order,
         samples,
         sample_bytes: args.block_size.bytes() as usize,
-        epochs: args.epochs.unwrap_or_else(|| context.pick(5, 3)),
+        epochs: args.epochs.unwrap_or_else(|| context.pick(6, 3)),
     }
     .run()?;
     row(case, &outcome, samples, tier_blocks)

@@ -62,7 +62,7 @@ pub struct HerdArgs {
     /// Clients
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub clients: usize,
-    /// Bytes of all files together [default: 192MiB, with --quick 32MiB]
+    /// Bytes of all files together [default: 128MiB, with --quick 32MiB]
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
     /// Files
@@ -190,7 +190,7 @@ fn measure(context: &Context, args: &HerdArgs) -> Result<Runs> {
     context.step("herd: writing the data");
     let size = args
         .size
-        .map_or_else(|| context.pick(192 << 20, 32 << 20), Size::bytes);
+        .map_or_else(|| context.pick(128 << 20, 32 << 20), Size::bytes);
     let data = Data::write(context, size, args.files, context.runs)?;
     // All of it fits on each node: how blocks are spread is not measured here.
     let memory = Size(LEAST_NODE_MEMORY.max(size * 2));
