@@ -342,7 +342,7 @@ mod tests {
             bytes,
         };
         let runs = Runs {
-            herd: vec![sample(300), sample(200)],
+            herd: vec![sample(400), sample(200)],
             alone: vec![sample(100), sample(200)],
             used: vec![used(9, 8, 200), used(5, 4, 100)],
             unique_bytes: 100,
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(rows[0].id(), "herd/2-clients/bytes");
         assert_eq!(values(&rows[0]), [2.0, 1.0]);
         assert_eq!(values(&rows[1]), [2.0, 1.0]);
-        assert_eq!(values(&rows[2]), [3.0, 1.0]);
+        assert_eq!(values(&rows[2]), [4.0, 1.0]);
         assert_eq!(rows[2].proof.ufs_bytes, Some(300));
         assert!(rows.iter().all(|row| row.better == Better::Lower));
     }
