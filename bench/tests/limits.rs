@@ -23,10 +23,15 @@ fn limits(args: &[&str]) -> Command {
 }
 
 fn record(args: &[&str]) -> RunRecord {
+    run(args, true)
+}
+
+/// What a run leaves that succeeds, or not.
+fn run(args: &[&str], succeeds: bool) -> RunRecord {
     let brief = ["--quick", "--runs", "1", "--duration", "20ms", "--json"];
     let output = limits(&[args, &brief].concat()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
+    assert_eq!(output.status.success(), succeeds, "{stderr}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -68,7 +73,7 @@ fn gets_from_a_store_are_measured_and_a_wrong_store_is_a_failed_row() {
     );
     assert!(row.note.as_ref().unwrap().contains("large"));
 
-    let missing = record(&[&args[..], &["--path", "missing"]].concat());
+    let missing = run(&[&args[..], &["--path", "missing"]].concat(), false);
     let row = &missing.figures[0];
     assert_eq!((row.status, row.value.is_some()), (Status::Failed, false));
     assert!(row.note.as_ref().unwrap().contains("missing"), "{row:?}");
