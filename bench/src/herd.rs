@@ -11,7 +11,9 @@
 //! machine for each client. So that the under-store is what everybody waits for, as it is there,
 //! its total bandwidth is lowered (`--total-bandwidth`) to a fraction of what this machine can
 //! hand out, and `cpu_share` beside the figures tells whether that was enough: near 1, the time
-//! is the machine's and not the cluster's.
+//! is the machine's and not the cluster's. With `--processes` each node has its third of that
+//! bandwidth for itself, and one with more than a third of the blocks is slower than it would
+//! be: the figure of a single process is the one to publish.
 //!
 //! | module | holds |
 //! |---|---|
