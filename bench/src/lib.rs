@@ -8,6 +8,8 @@
 //! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`ring`], [`memory`] | the scenarios, one subcommand each |
 //! | [`cluster`] | the clusters that scenarios measure, in this process or as processes |
 //! | [`goals`] | `bench/goals.toml`, held against figures |
+//! | [`report`] | runs as one page, or as tables for a document |
+//! | [`compare`] | a later run beside an earlier one |
 //! | [`summary`] | a record as tables |
 //! | [`verdict`] | exit code 3: what was measured is not what was demanded |
 //! | [`ufs_reads`] | what the under-store alone can do: parallel ranged GETs |
@@ -16,6 +18,7 @@
 pub mod accelerators;
 pub mod checkpoint;
 pub mod cluster;
+pub mod compare;
 pub mod epochs;
 pub mod faults;
 pub mod goals;
@@ -27,6 +30,7 @@ pub mod peer;
 pub mod process_cluster;
 pub mod read;
 pub mod record;
+pub mod report;
 pub mod ring;
 pub mod scenario;
 pub mod small_files;
