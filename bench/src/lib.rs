@@ -8,6 +8,7 @@
 //! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`ring`], [`memory`] | the scenarios, one subcommand each |
 //! | [`cluster`] | the clusters that scenarios measure, in this process or as processes |
 //! | [`goals`] | `bench/goals.toml`, held against figures |
+//! | [`plan`] | all scenarios, one after the other |
 //! | [`report`] | runs as one page, or as tables for a document |
 //! | [`compare`] | a later run beside an earlier one |
 //! | [`summary`] | a record as tables |
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod measure;
 pub mod memory;
 pub mod peer;
+pub mod plan;
 pub mod process_cluster;
 pub mod read;
 pub mod record;

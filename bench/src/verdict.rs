@@ -34,11 +34,7 @@ pub fn main(future: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
             result => result,
         }
     });
-    if missed {
-        ExitCode::from(MISSED)
-    } else {
-        code
-    }
+    if missed { ExitCode::from(MISSED) } else { code }
 }
 
 fn is_missed(error: &anyhow::Error) -> bool {
