@@ -115,9 +115,11 @@ pub fn run(context: &Context, args: &AcceleratorsArgs) -> Result<Vec<Row>> {
         .iter()
         .filter(|model| context.wanted.wants(model.name))
         .collect();
+    if models.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut rows = Vec::new();
     let why = match Scene::start(context, args, &models) {
-        _ if models.is_empty() => return Ok(rows),
         Err(error) => format!("{error:#}"),
         Ok(scene) => {
             for model in models {

@@ -30,8 +30,8 @@ pub(super) fn table(comparison: &Comparison) -> String {
         .set_header([
             "verdict",
             "figure",
-            &comparison.old,
-            &comparison.new,
+            &format!("old: {}", comparison.old),
+            &format!("new: {}", comparison.new),
             "change",
             "",
         ]);

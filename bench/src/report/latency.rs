@@ -154,7 +154,7 @@ impl Strip<'_> {
             }
             div.figure {
                 b { (words(latency.p50)) }
-                span.muted { " p99 " (words(latency.p99)) }
+                " " span.muted { "p99 " (words(latency.p99)) }
                 span.run { (name) }
             }
         }

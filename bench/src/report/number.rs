@@ -38,7 +38,7 @@ pub(super) fn noise(spread: &Spread) -> String {
 /// `3 %`, `0.4 %`.
 pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
-    let decimals = usize::from(percent != 0.0 && percent.abs() < 0.95);
+    let decimals = usize::from((0.05..0.95).contains(&percent.abs()));
     format!("{percent:.decimals$} %")
 }
 
@@ -154,7 +154,10 @@ mod tests {
         assert_eq!(noise(&Spread::once(1.0)), "");
         assert_eq!(noise(&Spread::of([9.0, 10.0, 11.0]).unwrap()), "± 10 %");
         assert_eq!(noise(&Spread::of([1.0, 1.0]).unwrap()), "± 0 %");
-        assert_eq!(percent(0.004), "0.4 %");
+        assert_eq!(
+            [0.004, 0.000_01, 0.03].map(percent),
+            ["0.4 %", "0 %", "3 %"]
+        );
         assert_eq!(duration(252.0), "4 min 12 s");
         assert_eq!(duration(0.5), "500 ms");
         assert_eq!(

@@ -149,7 +149,7 @@ pub(super) fn remarks(row: &Row) -> Vec<String> {
     if !row.detail.more.is_empty() {
         let more = row.detail.more.iter();
         let more: Vec<String> = more
-            .map(|(name, value)| format!("{} {}", name.replace('_', " "), number::digits(*value)))
+            .map(|(name, value)| format!("{} {}", name.replace('_', " "), number::tick(*value)))
             .collect();
         remarks.push(more.join(", "));
     }
