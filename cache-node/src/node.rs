@@ -217,6 +217,9 @@ impl Follower {
     }
 }
 
+/// What is called when the node is ready.
+type OnReady = Box<dyn FnOnce(Ready) + Send>;
+
 /// The node as its agent sees it.
 struct NodeHost {
     service: Arc<NodeService>,
@@ -225,7 +228,7 @@ struct NodeHost {
     listen: SocketAddr,
     admin: Option<SocketAddr>,
     /// None once it was called.
-    on_ready: parking_lot::Mutex<Option<Box<dyn FnOnce(Ready) + Send>>>,
+    on_ready: parking_lot::Mutex<Option<OnReady>>,
 }
 
 impl Host for NodeHost {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use futures::TryStreamExt;
 use millpond_client::{FileHandle, FileKind, FileSystem};
 use tokio::runtime::Handle;
@@ -72,7 +71,7 @@ impl Source {
                 library: library.clone(),
                 files,
                 open: HashMap::new(),
-                data: Bytes::new(),
+                buffer: buffer(),
             }),
         }
     }
@@ -222,7 +221,7 @@ struct LibraryReader {
     library: Library,
     files: Arc<[FileInfo]>,
     open: HashMap<usize, Arc<FileHandle>>,
-    data: Bytes,
+    buffer: Vec<u8>,
 }
 
 impl Reader for LibraryReader {
@@ -239,10 +238,14 @@ impl Reader for LibraryReader {
         }
         let handle = &self.open[&piece.file];
         let len = u32::try_from(piece.len)?;
-        self.data = match handle.try_read(piece.offset, len) {
+        let data = match handle.try_read(piece.offset, len) {
             Some(data) => data,
             None => runtime.block_on(handle.read(piece.offset, len))?,
         };
-        Ok(&self.data)
+        // The library lends its memory. Bytes that nobody looks at would cost nothing, so they
+        // go where those of a file would.
+        let into = &mut self.buffer[..data.len()];
+        into.copy_from_slice(&data);
+        Ok(into)
     }
 }

@@ -196,7 +196,7 @@ impl<'a> Stage<'a> {
 
     /// A memory tier that holds all data with room to spare, as the flag takes it.
     fn ample_memory(&self) -> Size {
-        Size::mib((2 * self.size() >> 20) + 64)
+        Size::mib(self.size() / (512 << 10) + 64)
     }
 
     fn workload(&self, files: &Arc<[FileInfo]>, shape: Shape) -> Workload {

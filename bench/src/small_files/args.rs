@@ -40,9 +40,9 @@ pub struct SmallFilesArgs {
     /// Bytes of each file
     #[arg(long, value_name = "SIZE", default_value = "128KiB")]
     pub size: Size,
-    /// Directories that they are in
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub dirs: usize,
+    /// Directories that they are in [default: one for 100 files]
+    #[arg(long, value_name = "N")]
+    pub dirs: Option<usize>,
     /// Threads that read at once; several are measured one after the other [default: 1,8,32]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub workers: Vec<usize>,
@@ -60,7 +60,7 @@ impl SmallFilesArgs {
             dir: None,
             files: None,
             size: Size(128 << 10),
-            dirs: 20,
+            dirs: None,
             workers: Vec::new(),
             nodes: 0,
         }
@@ -83,7 +83,7 @@ impl SmallFilesArgs {
         if !(1..=MAX_SIZE).contains(&self.size.bytes()) {
             return wrong(format!("--size {} is not in 1B..=64MiB", self.size));
         }
-        if self.dirs == 0 {
+        if self.dirs == Some(0) {
             return wrong("--dirs 0 has no place for a file".to_owned());
         }
         let workers = self.workers.iter().find(|n| !(1..=MAX_WORKERS).contains(n));

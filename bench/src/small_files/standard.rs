@@ -46,7 +46,7 @@ impl Mounted {
     ) -> Result<Self> {
         let uri = format!("file://{}", data.dir().display());
         let bytes: u64 = data.files().iter().map(|info| info.size).sum();
-        let memory = Size::mib((2 * bytes >> 20) + 64).to_string();
+        let memory = Size::mib(bytes / (512 << 10) + 64).to_string();
         let flags = [&LONG_TTL[..], &["--memory", &memory]].concat();
         if args.nodes == 0 {
             let options: Vec<String> = options
@@ -110,7 +110,8 @@ pub(super) fn run(context: &Context, args: &SmallFilesArgs) -> Result<Vec<Row>> 
         return Ok(rows);
     }
     let count = args.files.unwrap_or_else(|| context.pick(2000, 600));
-    let files = tree::files(count, args.size.bytes(), args.dirs);
+    let dirs = args.dirs.unwrap_or_else(|| count.div_ceil(100));
+    let files = tree::files(count, args.size.bytes(), dirs);
     context.step(format!("writing {count} files"));
     let data = Dataset::write(&context.new_dir("small")?, files, context.seed)?;
     for measure in [Cases::cached, Cases::cold] {

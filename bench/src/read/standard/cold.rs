@@ -1,10 +1,11 @@
 //! Reads that go to the store, one with the shape of S3 in the same region.
 //!
-//! The store is the directory of the data, with a name of its own (a hard link) for each read
-//! that is to be the first one of a file.
+//! Each read that is to be the first one of a file gets a file of its own, a copy of the data
+//! or of its beginning.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,10 +81,28 @@ impl<'a> Store<'a> {
     }
 
     /// The data once more, under a name that nobody has read.
-    fn link(&self, name: &str) -> Result<()> {
+    fn copy(&self, name: &str) -> Result<()> {
         let (data, path) = (self.stage.data.dir().join(FILE), self.dir.join(name));
-        std::fs::hard_link(data, &path)
-            .with_context(|| format!("cannot make the link {}", path.display()))
+        let copied = std::fs::copy(data, &path);
+        copied.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(())
+    }
+
+    /// A file as large as the data that begins like it and is empty from there on.
+    fn beginning(&self, name: &str, len: u64) -> Result<()> {
+        let (data, path) = (self.stage.data.dir().join(FILE), self.dir.join(name));
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&path)?;
+            std::io::copy(&mut File::open(data)?.take(len), &mut file)?;
+            file.set_len(self.stage.size())
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// What was read once is of no more use.
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
     fn of_store(&self, name: &str, size: u64) -> Result<UfsFile> {
@@ -102,26 +121,32 @@ impl<'a> Store<'a> {
         let (context, size) = (self.stage.context, self.stage.size());
         let part = (size / PARALLEL as u64).clamp(1, PART);
         let before = UfsUse::of_mounts(&[&self.mount])?;
+        let mut used = UfsUse::default();
         let mut verified = Verified::default();
+        self.copy("gets")?;
+        let file = [self.of_store("gets", size)?];
         let samples = interleave(
             context.runs,
             &mut [
                 Arm::new(CASE, |round| {
                     context.step(CASE);
                     let name = format!("sequential-{round}");
-                    self.link(&name)?;
+                    self.copy(&name)?;
                     let workload = self
                         .stage
                         .workload(&one_file(&name, size), Shape::SEQUENTIAL);
                     let source = Source::Dir(self.mount.path().to_owned());
                     let pids = [self.mount.pid()];
-                    workload.run(&source, Length::Pass, &pids, context.progress())
+                    let sample = workload.run(&source, Length::Pass, &pids, context.progress())?;
+                    if round + 1 == context.runs {
+                        used = UfsUse::of_mounts(&[&self.mount])? - before;
+                        self.verify(&name, &mut verified)?;
+                    }
+                    self.remove(&name)?;
+                    Ok(sample)
                 }),
-                Arm::new(LIMIT, |round| {
+                Arm::new(LIMIT, |_| {
                     context.step(LIMIT);
-                    let name = format!("gets-{round}");
-                    self.link(&name)?;
-                    let file = [self.of_store(&name, size)?];
                     let reading = parallel_reads(&self.ufs, &file, part, PARALLEL, None);
                     let sample = context.runtime.block_on(reading);
                     fail_on_errors(&sample)?;
@@ -129,8 +154,7 @@ impl<'a> Store<'a> {
                 }),
             ],
         )?;
-        let used = UfsUse::of_mounts(&[&self.mount])? - before;
-        self.verify("sequential-0", &mut verified)?;
+        self.remove("gets")?;
         let row = Row::measured(SCENARIO, CASE, Figure::Throughput, &samples[0])
             .against(LIMIT, Figure::Throughput, &samples[1])
             .noted(format!(
@@ -158,7 +182,7 @@ impl<'a> Store<'a> {
             &mut [
                 Arm::new(CASE, |round| {
                     context.step(CASE);
-                    let names = self.fresh("first", round, files)?;
+                    let names = self.fresh("first", round, files, first)?;
                     let mut buffer = vec![0; first as usize];
                     let mut sample = Sample::default();
                     let (cpu, begun) = (CpuMeter::start(&[self.mount.pid()]), Instant::now());
@@ -170,11 +194,13 @@ impl<'a> Store<'a> {
                         sample.latency.record(start.elapsed());
                         sample.ops += 1;
                         match read {
-                            Ok(()) => sample.bytes += first,
+                            Ok(()) => {
+                                sample.bytes += first;
+                                bytes += first;
+                                mismatches += self.stage.data.mismatches(0, 0, &buffer);
+                            }
                             Err(error) => sample.fail(format!("{error} ({name})")),
                         }
-                        bytes += first;
-                        mismatches += self.stage.data.mismatches(0, 0, &buffer);
                     }
                     sample.elapsed = begun.elapsed();
                     sample.cpu_seconds = cpu.seconds();
@@ -182,7 +208,7 @@ impl<'a> Store<'a> {
                 }),
                 Arm::new(LIMIT, |round| {
                     context.step(LIMIT);
-                    let names = self.fresh("get", round, files)?;
+                    let names = self.fresh("get", round, files, first)?;
                     let files = names.iter().map(|name| self.of_store(name, first));
                     let files = files.collect::<Result<Vec<_>>>()?;
                     let reading = parallel_reads(&self.ufs, &files, first, 1, None);
@@ -207,11 +233,11 @@ impl<'a> Store<'a> {
     }
 
     /// Names of files that nobody has read, but whose attributes the mount knows.
-    fn fresh(&self, kind: &str, round: usize, count: usize) -> Result<Vec<String>> {
+    fn fresh(&self, kind: &str, round: usize, count: usize, len: u64) -> Result<Vec<String>> {
         let name = |number| format!("{kind}-{round}-{number}");
         let names: Vec<_> = (0..count).map(name).collect();
         for name in &names {
-            self.link(name)?;
+            self.beginning(name, len)?;
             std::fs::metadata(self.mount.path().join(name))?;
         }
         Ok(names)
@@ -229,7 +255,7 @@ impl<'a> Store<'a> {
         for round in 0..context.runs {
             context.step(format!("{CASE}, run {}", round + 1));
             let name = format!("random-{round}");
-            self.link(&name)?;
+            self.copy(&name)?;
             let path = self.mount.path().join(&name);
             let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
             dropped = Some(super::super::kernel::drop_pages(
@@ -252,6 +278,7 @@ impl<'a> Store<'a> {
                 ops += 1;
             }
             let asked = self.settled()? - before;
+            self.remove(&name)?;
             used += asked;
             ratios.push(asked.bytes as f64 / (reads * ROUNDED) as f64);
         }
