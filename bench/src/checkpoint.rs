@@ -162,7 +162,7 @@ fn refusal(error: &anyhow::Error) -> Option<String> {
     let code = of_system.raw_os_error()?;
     [libc::EROFS, libc::ENOSYS, libc::EOPNOTSUPP]
         .contains(&code)
-        .then(|| format!("writing is not built yet: {error:#}"))
+        .then(|| format!("writing is not built yet; {error:#}"))
 }
 
 fn without(status: Status, why: &str) -> Vec<Row> {

@@ -217,7 +217,8 @@ impl<'a> Scene<'a> {
 
 /// Writes `size` bytes of [`pattern`] in order, flushes, and closes.
 fn write_file(path: &Path, seed: u64, size: u64) -> Result<()> {
-    let name = || path.display().to_string();
+    // Without the directory, whose name is another in every run.
+    let name = || path.file_name().unwrap_or_default().display().to_string();
     let mut file = File::create_new(path).with_context(|| format!("creating {}", name()))?;
     for offset in (0..size).step_by(PIECE as usize) {
         interrupt::check()?;

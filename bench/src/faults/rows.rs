@@ -1,10 +1,8 @@
 //! Rows of what faults did.
 
-use std::time::Duration;
-
 use super::scene::{Fault, Measured};
 use crate::measure::{Histogram, Sample, Spread};
-use crate::record::{Better, Detail, Latency, Proof, Row, Status};
+use crate::record::{Better, Detail, Latency, Proof, Row};
 
 const SCENARIO: &str = "faults";
 /// The figures of each case.
@@ -20,7 +18,7 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// Its rows; of a run that never was as good as before, none that says how soon.
+    /// Its rows.
     pub(super) fn rows(&self) -> Vec<Row> {
         let case = self.fault.name();
         vec![
@@ -88,31 +86,24 @@ impl Runs {
     }
 
     fn recover(&self, case: &str) -> Row {
-        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
-        let all: Option<Vec<f64>> = self
-            .runs
-            .iter()
-            .map(|run| seconds(run.timeline.recovered_after()))
-            .collect();
-        let Some(all) = all.filter(|all| !all.is_empty()) else {
-            let mut row = Row::without(
-                SCENARIO,
-                case,
-                "recover",
-                Status::Failed,
-                "throughput and p99 never came within 1.2x of before again, fault healed or not",
-            );
-            row.unit = "s".to_owned();
-            row.better = Better::Lower;
-            return row;
+        let seconds = |run: &Measured| {
+            let recovered = run.timeline.recovered_after();
+            recovered
+                .unwrap_or_else(|| run.timeline.watched())
+                .as_secs_f64()
         };
-        let row = Row::of(SCENARIO, case, "recover", "s", Better::Lower, spread(all)).noted(
-            "from the fault to the first second with throughput and p99 within 1.2x of the \
-             worst second before it",
-        );
+        let never = |run: &Measured| run.timeline.recovered_after().is_none();
+        let mut note = "from the fault to the first second with throughput and p99 within 1.2x of \
+                        the worst second before it"
+            .to_owned();
+        if self.runs.iter().any(never) {
+            note.push_str("; AT LEAST this long: no second was so good while it was watched");
+        }
+        let value = spread(self.runs.iter().map(seconds));
+        let row = Row::of(SCENARIO, case, "recover", "s", Better::Lower, value).noted(note);
         let healed = self.runs.last();
-        match healed.and_then(|run| seconds(run.timeline.recovered_after_heal())) {
-            Some(healed) => row.with("after_heal_seconds", healed),
+        match healed.and_then(|run| run.timeline.recovered_after_heal()) {
+            Some(healed) => row.with("after_heal_seconds", healed.as_secs_f64()),
             None => row,
         }
     }
@@ -190,6 +181,8 @@ fn proof(all: &[&Runs]) -> Proof {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::load::Outcome;
     use super::super::timeline::{Read, Timeline};
     use super::*;
@@ -242,7 +235,8 @@ mod tests {
         let rows = runs(Fault::Kill, 500, 0).rows();
         let figures: Vec<&str> = rows.iter().map(|row| row.figure.as_str()).collect();
         assert_eq!(figures, FIGURES);
-        assert_eq!(rows[3].status, Status::Failed);
+        assert_eq!(rows[3].value.as_ref().unwrap().median, 3.999);
+        assert!(rows[3].note.as_ref().unwrap().contains("AT LEAST"));
         assert!(rows[1].detail.series.is_some());
     }
 }

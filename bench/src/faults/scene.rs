@@ -147,7 +147,6 @@ impl<'a> Scene<'a> {
         self.context.step(format!("{name}: warming up"));
         self.heal_and_warm()?;
         self.context.step(format!("{name}: reading before it"));
-        let at_start = self.s3.counters();
         let load = Load::start(
             &self.access(),
             self.dataset,
@@ -155,6 +154,8 @@ impl<'a> Scene<'a> {
             u32::try_from(self.args.read_size.bytes())?,
             self.context.seed,
         )?;
+        // Files are open from here on: nothing but reads is left to ask the UFS for.
+        let at_start = self.s3.counters();
         self.pause(times.before)?;
         let at_fault = self.s3.counters();
         self.context.step(format!("{name}: reading while it lasts"));
@@ -211,7 +212,8 @@ impl<'a> Scene<'a> {
     /// Waits until all nodes serve, and a pass over all data asks the UFS for nothing.
     fn heal_and_warm(&self) -> Result<()> {
         let whole = || self.fs.view().serving().count() == self.args.nodes;
-        wait_until(HEALS_WITHIN, whole).context("a node does not come back")?;
+        let done = || interrupt::check().is_err() || whole();
+        wait_until(HEALS_WITHIN, done).context("a node does not come back")?;
         let access = self.access();
         let deadline = Instant::now() + HEALS_WITHIN;
         loop {

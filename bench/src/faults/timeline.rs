@@ -109,6 +109,11 @@ impl Timeline {
         self.recovery(self.heal)
     }
 
+    /// How long it was watched from the fault on.
+    pub(super) fn watched(&self) -> Duration {
+        self.end - self.fault.min(self.end)
+    }
+
     /// Bytes over time, for a plot.
     pub(super) fn series(&self) -> Series {
         let slots = self.end.as_nanos().div_ceil(SLOT.as_nanos()).max(1);
