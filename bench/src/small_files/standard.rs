@@ -154,9 +154,10 @@ impl Cases<'_> {
         for workers in self.args.workers() {
             for (order, shuffled) in [("in-order", false), ("shuffled", true)] {
                 let case = self.name(&format!("warm/{order}-{}", named(*workers)));
-                // In a quick run one in-order case is enough.
-                let extra = context.quick && !shuffled && *workers > 1;
-                if context.wanted.wants(&case) && !(extra && context.wanted.cases().is_empty()) {
+                // Unless they are asked for, one in-order case is enough.
+                let asked = !self.args.workers.is_empty() || !context.wanted.cases().is_empty();
+                let enough = shuffled || *workers == 1;
+                if context.wanted.wants(&case) && (asked || enough) {
                     reads.push((case, *workers, shuffled));
                 }
             }
