@@ -23,7 +23,6 @@ mod local;
 mod memory;
 mod net;
 pub mod null_fuse;
-mod order;
 pub mod pages;
 pub mod quinn;
 pub mod streams;

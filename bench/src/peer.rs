@@ -158,7 +158,7 @@ impl Ends {
     fn case(&self, context: &Context, case: &Case, duration: Duration) -> Result<Vec<Row>> {
         context.step(case.name);
         // All bytes once by requests of this very size: they are right, and they are there.
-        let verified = self.node.verify(case.request, case.in_flight)?;
+        let verified = self.node.verify(case.request)?;
         let before = self.cluster.ufs_use(&[])?;
         let mut arms = [
             Arm::new(case.name, |_| {

@@ -5,16 +5,15 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::content::Content;
-use super::order::Order;
 use super::pages::{self, Mapping};
 use super::workers::{self, Step};
 use crate::measure::Sample;
+use crate::read::order::Shuffled;
 use crate::record::KernelCache;
 
 /// In which order a file is read.
@@ -173,7 +172,7 @@ impl Reads {
         let requests = self.size / self.request as u64;
         let share = |job: u64| requests * job / self.jobs;
         let order = match self.access {
-            Access::Random { seed } => Some(Arc::new(Order::new(requests, seed))),
+            Access::Random { seed } => Some(Shuffled::new(requests, seed)),
             Access::Sequential | Access::Mapped => None,
         };
         let mut steps = Vec::new();
@@ -181,7 +180,7 @@ impl Reads {
             let mut source = Source::open(self)?;
             let mut buffer = Buffer::new(self.request);
             let (first, end) = (share(job), share(job + 1));
-            let (order, request) = (order.clone(), self.request as u64);
+            let request = self.request as u64;
             let mut next = first;
             steps.push(Box::new(move || {
                 if next == end {
@@ -190,7 +189,7 @@ impl Reads {
                     }
                     next = first;
                 }
-                let number = order.as_ref().map_or(next, |order| order.get(next));
+                let number = order.map_or(next, |order| order.get(next));
                 next += 1;
                 source.read(number * request, buffer.bytes())?;
                 Ok(Some(request))

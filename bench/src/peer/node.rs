@@ -26,6 +26,8 @@ pub(super) const SET: u64 = quinn::SET;
 
 /// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Requests in flight while all bytes are checked.
+const CHECKED_AT_ONCE: usize = 16;
 /// How long the client may take to learn of the node and of the mount.
 const LEARNS: Duration = Duration::from_secs(20);
 
@@ -74,17 +76,17 @@ impl Node {
         };
         // The first pass fills.
         let whole_block = node.asker.block_size.bytes();
-        node.pass(whole_block as u32, 4, false)?;
+        node.pass(whole_block as u32, false)?;
         Ok(node)
     }
 
     /// Reads all bytes once by requests of `request` bytes and compares them; how many. Each
     /// must come from the node's memory.
-    pub(super) fn verify(&self, request: u32, in_flight: usize) -> Result<u64> {
-        self.pass(request, in_flight, true)
+    pub(super) fn verify(&self, request: u32) -> Result<u64> {
+        self.pass(request, true)
     }
 
-    fn pass(&self, request: u32, in_flight: usize, warm: bool) -> Result<u64> {
+    fn pass(&self, request: u32, warm: bool) -> Result<u64> {
         let (asker, content) = (&self.asker, self.content);
         let len = u64::from(request);
         let ask = move |number: u64| {
@@ -107,7 +109,7 @@ impl Node {
         };
         let total = stream::iter(0..SET / len)
             .map(ask)
-            .buffer_unordered(in_flight)
+            .buffer_unordered(CHECKED_AT_ONCE)
             .try_fold(0, async |sum, len| Ok(sum + len));
         self.runtime.block_on(total)
     }
@@ -273,7 +275,7 @@ mod tests {
             content,
             pids: Vec::new(),
         };
-        let read = node.verify(1 << 20, 4);
+        let read = node.verify(1 << 20);
         runtime.block_on(server.shutdown());
         read
     }
