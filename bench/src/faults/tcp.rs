@@ -56,10 +56,7 @@ async fn join(near: TcpStream, target: SocketAddr, mut way: Way) {
 /// Copies until the end of `from` or an error, and hands the end on.
 async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: Way) {
     let mut buffer = vec![0; PIECE];
-    loop {
-        let Ok(len) = from.read(&mut buffer).await else {
-            break;
-        };
+    while let Ok(len) = from.read(&mut buffer).await {
         way.open().await;
         tokio::time::sleep(way.now().delay).await;
         if len == 0 || to.write_all(&buffer[..len]).await.is_err() {

@@ -115,7 +115,7 @@ impl Plan {
         format!(
             "read: {} MiB of large files in order by {JOBS} jobs, twice, and at random for {:.1} s, \
              {} files of {} KiB, a listing",
-            self.large.files * self.large.size >> 20,
+            (self.large.files * self.large.size) >> 20,
             self.random.as_secs_f64(),
             self.small.files,
             SMALL_SIZE >> 10

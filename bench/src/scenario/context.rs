@@ -51,7 +51,9 @@ impl Context {
             quick: args.quick,
             seed: args.seed,
             runs: args.runs.unwrap_or(runs),
-            duration: args.duration.unwrap_or(Duration::from_millis(millis)),
+            duration: args
+                .duration
+                .unwrap_or_else(|| Duration::from_millis(millis)),
             wanted: Wanted::of(args.cases.iter().cloned()),
             processes: args.processes,
             runtime: Handle::current(),
