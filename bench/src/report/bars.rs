@@ -23,19 +23,22 @@ pub(super) fn section(view: &View<'_>) -> Markup {
         @if !higher.is_empty() {
             h3 { "Share of the limit" }
             p.muted { "More is better. At 1 the figure is as good as what bounds it." }
-            (group(view, &higher, MOST_OF_HIGHER))
+            (groups(view, higher, MOST_OF_HIGHER))
         }
         @if !lower.is_empty() {
             h3 { "Times the limit" }
             p.muted { "Less is better: time, bytes and requests beyond what had to be." }
-            (group(view, &lower, MOST_OF_LOWER))
+            (groups(view, lower, MOST_OF_LOWER))
         }
     }
 }
 
+/// A figure in each run.
+type Case<'v, 'a> = Vec<Option<&'v Entry<'a>>>;
+
 /// The figures that have a ratio, one list of runs for each; the worst first.
-fn cases<'v, 'a>(view: &'v View<'a>) -> Vec<Vec<Option<&'v Entry<'a>>>> {
-    let worst = |case: &Vec<Option<&Entry<'_>>>| {
+fn cases<'v, 'a>(view: &'v View<'a>) -> Vec<Case<'v, 'a>> {
+    let worst = |case: &Case<'_, '_>| {
         let scores = case.iter().flatten().filter_map(|entry| entry.score());
         scores.fold(f64::INFINITY, f64::min)
     };
@@ -45,7 +48,30 @@ fn cases<'v, 'a>(view: &'v View<'a>) -> Vec<Vec<Option<&'v Entry<'a>>>> {
     cases
 }
 
-fn group(view: &View<'_>, cases: &[Vec<Option<&Entry<'_>>>], most: f64) -> Markup {
+/// What decides a goal, and behind a fold what does not.
+fn groups(view: &View<'_>, cases: Vec<Case<'_, '_>>, most: f64) -> Markup {
+    let has_goal = |case: &Case<'_, '_>| {
+        case.iter()
+            .flatten()
+            .any(|entry| entry.goal_value().is_some())
+    };
+    let (goals, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(has_goal);
+    html! {
+        @if goals.is_empty() {
+            (group(view, &others, most))
+        } @else {
+            (group(view, &goals, most))
+            @if !others.is_empty() {
+                details {
+                    summary { (others.len()) " more without a goal" }
+                    (group(view, &others, most))
+                }
+            }
+        }
+    }
+}
+
+fn group(view: &View<'_>, cases: &[Case<'_, '_>], most: f64) -> Markup {
     let entries = || cases.iter().flatten().flatten();
     let longest = entries()
         .filter_map(|entry| Some(entry.ratio()?.median))
@@ -122,6 +148,10 @@ fn bar(view: &View<'_>, run: usize, entry: &Entry<'_>, scale: &Scale) -> Markup 
             @if ratio.values.len() > 1 {
                 line.spread x1=(scale.percent(ratio.min)) x2=(scale.percent(ratio.max))
                     y1="50%" y2="50%" {}
+            }
+            @if scale.at(ratio.median) >= 1.0 {
+                // Longer than there is room for.
+                line.beyond x1="96%" x2="98%" y1="90%" y2="10%" {}
             }
             line.limit x1=(scale.percent(1.0)) x2=(scale.percent(1.0)) y1="0" y2="100%" {}
             @if let Some(goal) = entry.goal_value() {
