@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use millpond_bench::limits::{self, child::AS_LIMIT};
-use millpond_bench::process_cluster::{AS_MILLPOND, end_with_parent};
+use millpond_bench::process_cluster::{AS_MILLPOND, can_be_millpond, end_with_parent};
 use millpond_bench::verdict;
 
 fn main() -> ExitCode {
@@ -21,5 +21,6 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|arg| arg == AS_LIMIT) {
         return limits::child::main();
     }
+    can_be_millpond();
     verdict::main(cli::run(cli::Cli::parse()))
 }

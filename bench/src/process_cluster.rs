@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-pub use binaries::Binaries;
+pub use binaries::{Binaries, can_be_millpond, this_program};
 pub use fuse::{fuse_or_skip, is_mounted, unmount_lazily};
 pub use memory::{peak_rss, rss};
 pub use orphan::end_with_parent;

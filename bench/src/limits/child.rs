@@ -18,7 +18,7 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{null_fuse, quinn, streams};
-use crate::process_cluster::wait_until;
+use crate::process_cluster::{this_program, wait_until};
 
 /// The first argument of `millpond-bench` that makes it the child of another.
 pub const AS_LIMIT: &str = "as-limit";
@@ -151,10 +151,10 @@ async fn serve() -> Result<()> {
 /// This program, also where a test of it asks, which lies beside it.
 fn program() -> Result<PathBuf> {
     const NAME: &str = "millpond-bench";
-    let exe = std::env::current_exe().context("cannot find this program")?;
-    if exe.file_name().is_some_and(|name| name == NAME) {
+    if let Some(exe) = this_program()? {
         return Ok(exe);
     }
+    let exe = std::env::current_exe().context("cannot find this program")?;
     let mut dirs = exe.ancestors().skip(1).take(2).map(|dir| dir.join(NAME));
     dirs.find(|path| path.is_file())
         .with_context(|| format!("there is no {NAME} beside {}", exe.display()))

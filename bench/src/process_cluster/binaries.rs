@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,11 +24,29 @@ enum Place {
     This(PathBuf),
 }
 
-/// The program that can be all of them.
-const THIS: &str = "millpond-bench";
+/// Whether this program can be all of them, whatever its file is called.
+static CAN_BE_ALL: AtomicBool = AtomicBool::new(false);
+
+/// Said by a `main` that understands [`AS_MILLPOND`]: clusters are then made of this program.
+pub fn can_be_millpond() {
+    CAN_BE_ALL.store(true, Ordering::Relaxed);
+}
 
 /// Programs that must be there.
 const PROGRAMS: [&str; 3] = ["coordinator", "cache-node", "millpond"];
+
+/// This program, if it [can be all of them](can_be_millpond).
+///
+/// # Errors
+/// When the system cannot say where it is.
+pub fn this_program() -> Result<Option<PathBuf>> {
+    if !CAN_BE_ALL.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    std::env::current_exe()
+        .map(Some)
+        .context("cannot find this program")
+}
 
 impl Binaries {
     /// Builds all programs of the workspace into the target directory and profile of the
@@ -44,18 +63,18 @@ impl Binaries {
             .map_err(anyhow::Error::msg)
     }
 
-    /// This very program if it is `millpond-bench`; for any other, such as a test, what
-    /// [`build`](Self::build) makes.
+    /// This very program if it [can be them](can_be_millpond); for any other, such as a
+    /// test, what [`build`](Self::build) makes.
     ///
     /// # Errors
     /// When the build fails.
     pub fn here() -> Result<Self> {
-        let exe = std::env::current_exe().context("cannot find this program")?;
-        if exe.file_stem().is_some_and(|name| name == THIS) {
-            let place = Place::This(exe);
-            return Ok(Self { place });
+        match this_program()? {
+            Some(exe) => Ok(Self {
+                place: Place::This(exe),
+            }),
+            None => Self::build(),
         }
-        Self::build()
     }
 
     /// A command for one of the programs.
