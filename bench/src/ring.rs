@@ -48,7 +48,7 @@ pub struct RingArgs {
     #[arg(long, value_name = "N")]
     pub clusters: Option<usize>,
     /// Blocks for each node, at least 200,000 together; few make every ring look uneven
-    /// [default: 4096, with --quick 2048]
+    /// [default: 2048, with --quick 512]
     #[arg(long, value_name = "N")]
     pub blocks: Option<usize>,
     #[command(flatten)]
@@ -89,7 +89,7 @@ impl RingArgs {
     }
 
     fn blocks_of(&self, context: &Context, nodes: usize) -> usize {
-        let each = self.blocks.unwrap_or_else(|| context.pick(4096, 2048));
+        let each = self.blocks.unwrap_or_else(|| context.pick(2048, 512));
         (each * nodes).max(LEAST_BLOCKS)
     }
 }
