@@ -12,7 +12,7 @@
 //! | `side` | several runs side by side |
 //! | `table` | every figure with its proof |
 //! | `about` | machine, settings, noise |
-//! | `plot` | [`Plot`](plot::Plot): a frame with axes that fits any width |
+//! | `plot` | `Plot`: a frame with axes that fits any width |
 //! | `scale` | values to places |
 //! | `number` | values to words |
 //! | `markdown` | the tables for a document |
