@@ -145,7 +145,10 @@ async fn many_sequential_readers_do_not_evict_one_another() {
     // A reader that a busy machine leaves behind may find pieces that were read ahead for it
     // evicted by the others' data, which is larger than the memory; but only a few.
     let (read, unique) = (fs.ufs_bytes(), 12 * 6 * MIB);
-    assert!((unique..unique * 5 / 4).contains(&read), "{read} bytes for {unique}");
+    assert!(
+        (unique..unique * 5 / 4).contains(&read),
+        "{read} bytes for {unique}"
+    );
     assert_eq!(fs.core().streaming.load(Ordering::Relaxed), 0);
 }
 
