@@ -19,6 +19,7 @@ use crate::metadata::MetadataCache;
 use crate::metrics::ClientMetrics;
 use crate::peers::Peers;
 use crate::pieces::{Layout, PieceId};
+use crate::prefetch::Prefetch;
 use crate::snapshot::Snapshot;
 use crate::tasks::Tasks;
 
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) lookups: Arc<Flights<(u64, String), Looked>>,
     /// Handles that are read sequentially now: they share the window of reading ahead.
     pub(crate) streaming: AtomicUsize,
+    /// What is fetched ahead of opens.
+    pub(crate) prefetch: Prefetch,
     snapshot: ArcSwap<Snapshot>,
 }
 
@@ -78,6 +81,7 @@ impl Core {
             fetches: Flights::new(),
             lookups: Flights::new(),
             streaming: AtomicUsize::new(0),
+            prefetch: Prefetch::default(),
             snapshot: ArcSwap::from_pointee(parts.snapshot),
             metrics: parts.metrics,
             ufs_context: parts.ufs_context,

@@ -90,6 +90,26 @@ impl Core {
         range.end
     }
 
+    /// Waits until nothing of `range` is on its way.
+    ///
+    /// # Errors
+    /// That of the first fetch that failed.
+    pub(crate) async fn landed(
+        &self,
+        file: &OpenFile,
+        range: Range<u64>,
+    ) -> Result<(), ClientError> {
+        let len = range.end - range.start;
+        for span in self.layout.plan(file.id, file.size, range.start, len) {
+            if let Some(flight) = self.fetches.find(&span.piece.id)
+                && let Some(fetched) = flight.await
+            {
+                fetched?;
+            }
+        }
+        Ok(())
+    }
+
     /// The error of a call that had all of its time.
     pub(crate) fn too_late(&self, action: &'static str, path: &str) -> ClientError {
         ClientError::Timeout {

@@ -92,6 +92,7 @@ impl FileHandle {
             }
         };
         self.core.metrics.count_read(counted);
+        self.core.note_read(&self.file, offset);
         self.read_ahead(offset, len);
         Some(data)
     }
@@ -110,6 +111,7 @@ impl FileHandle {
             return Ok(Bytes::new());
         }
         let deadline = Instant::now() + self.core.config.deadline;
+        self.core.note_read(&self.file, offset);
         self.read_ahead(offset, len);
         let mut spans = self.plan(offset, len);
         let mut counted = SourceBytes::default();

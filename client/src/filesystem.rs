@@ -17,13 +17,14 @@ use crate::config::ClientConfig;
 use crate::connect;
 use crate::core::Core;
 use crate::error::ClientError;
-use crate::fetch::OpenFile;
 use crate::file::FileHandle;
 use crate::listing;
 use crate::location::FileLocation;
 use crate::metadata::Known;
 use crate::namespace::{self, Place};
+use crate::prefetch::{HintList, Trace};
 use crate::sources::SourceBytes;
+use crate::stats::ClientStats;
 
 /// The namespace of a cluster, or of one UFS. Clones share everything.
 ///
@@ -117,35 +118,57 @@ impl FileSystem {
     /// As [`FileSystem::stat`]; `Invalid` if it is no file.
     pub async fn open(&self, path: &str) -> Result<Arc<FileHandle>, ClientError> {
         let path = namespace::normal(path)?;
-        let attr = self.core.look_up(path).await?;
-        let not_a_file = || ClientError::NotAFile {
-            path: path.to_owned(),
-        };
-        if attr.kind != FileKind::File {
-            return Err(not_a_file());
-        }
-        let (Some(version), Some(id)) = (attr.version.clone(), attr.file_id) else {
-            return Err(not_a_file());
-        };
-        let snapshot = self.core.snapshot();
-        let place = Place::of(&snapshot.view().mounts, path);
-        let (mount, below) = place.mount.ok_or_else(|| ClientError::NotFound {
-            path: path.to_owned(),
-        })?;
-        let file = OpenFile {
-            path: path.to_owned(),
-            ufs: self.core.open_store(&snapshot, mount).await?,
-            size: attr.size,
-            below,
-            mount,
-            version,
-            id,
-        };
+        let (file, attr) = self.core.open_file(path).await?;
+        self.core.note_open(&file);
         Ok(Arc::new(FileHandle::new(
             Arc::clone(&self.core),
             file,
             attr,
         )))
+    }
+
+    /// Fetches the files of `list` ahead of their readers, in its order, in place of the list
+    /// before. An empty list ends that.
+    ///
+    /// It stays a bounded number of files and bytes ahead of those that were opened here;
+    /// files that were opened already are left out. What cannot be fetched is counted in
+    /// [`PrefetchProgress::errors`](crate::PrefetchProgress::errors).
+    pub fn prefetch(&self, list: HintList) {
+        self.core.prefetch(list);
+    }
+
+    /// The most text of a hint list, in bytes: what a list takes is memory for data no more.
+    pub fn hint_list_limit(&self) -> u64 {
+        (self.core.config.memory / 32).clamp(1 << 20, 64 << 20)
+    }
+
+    /// Records from now on which files are opened, as a hint list of the name `name`. A
+    /// record under way is ended.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that is no file name.
+    pub fn record(&self, name: &str) -> Result<(), ClientError> {
+        self.core.prefetch.recorder.start(name)
+    }
+
+    /// Ends the record under way, if there is one.
+    pub fn stop_record(&self) {
+        self.core.prefetch.recorder.stop();
+    }
+
+    /// The records that were ended, the oldest first; only the last few are kept.
+    pub fn traces(&self) -> Vec<Trace> {
+        self.core.prefetch.recorder.traces()
+    }
+
+    /// What this client did so far.
+    pub fn stats(&self) -> ClientStats {
+        self.core.stats()
+    }
+
+    /// The settings of this client.
+    pub fn config(&self) -> &ClientConfig {
+        &self.core.config
     }
 
     /// The target of the symbolic link `path`, as it is stored.

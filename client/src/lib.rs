@@ -11,11 +11,12 @@
 //! | `connect` | how a client becomes part of a cluster |
 //! | `core`, `tasks`, `flights`, `budget` | shared state; tasks; single-flight; the memory limit |
 //! | `snapshot`, `namespace` | the view of the moment; which mount holds a path |
+//! | `open`, `prefetch` | opening a file; files fetched before they are opened |
 //! | `lookup`, `listing`, `metadata` | attributes, directories, and their cache |
 //! | `pieces`, `readahead` | the planner and the sequential-stream detector, both pure |
 //! | `fetch`, `peers` | one fetch per piece; the race of the sources |
 //! | `memory`, `disk` | the local tiers |
-//! | `location`, `sources`, `metrics` | where blocks are; where bytes came from; counters |
+//! | `location`, `sources`, `metrics`, `stats` | where blocks are; where bytes came from; counters |
 //!
 //! # Invariants
 //! - A read returns bytes of exactly one version of the file, or an error.
@@ -41,11 +42,14 @@ mod memory;
 mod metadata;
 mod metrics;
 mod namespace;
+mod open;
 mod peers;
 mod pieces;
+mod prefetch;
 mod readahead;
 mod snapshot;
 mod sources;
+mod stats;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -56,4 +60,6 @@ pub use error::ClientError;
 pub use file::FileHandle;
 pub use filesystem::FileSystem;
 pub use location::{BlockLocation, FileLocation};
+pub use prefetch::{HintList, PrefetchProgress, Trace};
 pub use sources::SourceBytes;
+pub use stats::ClientStats;

@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::error::ClientError;
 use crate::metadata::Known;
 use crate::namespace::{self, Place};
+use crate::prefetch::Names;
 
 /// Pages of a directory.
 pub(crate) type Pages = BoxStream<'static, Result<Vec<DirEntry>, ClientError>>;
@@ -54,6 +55,7 @@ async fn begin(core: Arc<Core>, path: String) -> Result<Pages, ClientError> {
         // A directory that exists because of mounts need not exist in the store around it.
         may_be_absent: fixed,
         ended: false,
+        names: Names::default(),
     };
     Ok(first.chain(pages.into_stream()).boxed())
 }
@@ -86,6 +88,8 @@ struct Listing {
     pages: BoxStream<'static, Result<Vec<Entry>, UfsError>>,
     may_be_absent: bool,
     ended: bool,
+    /// The names of its files so far.
+    names: Names,
 }
 
 impl Listing {
@@ -102,10 +106,17 @@ impl Listing {
             let asked_at = Instant::now();
             let page = timeout(self.core.config.deadline, self.pages.next()).await;
             let answer = match page {
-                Ok(None) => return None,
+                Ok(None) => {
+                    let names = std::mem::take(&mut self.names);
+                    self.core.prefetch.learn(&self.path, names);
+                    return None;
+                }
                 Ok(Some(Ok(page))) => {
                     self.may_be_absent = false;
-                    Ok(self.entries(page, asked_at))
+                    let entries = self.entries(page, asked_at);
+                    let files = entries.iter().filter(|entry| entry.attr.is_file());
+                    files.for_each(|entry| self.names.push(&entry.name));
+                    Ok(entries)
                 }
                 Ok(Some(Err(error))) => {
                     self.ended = true;

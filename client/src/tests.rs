@@ -6,6 +6,7 @@ mod disk;
 mod failing;
 mod namespace;
 mod node;
+mod prefetch;
 mod standalone;
 
 use std::collections::BTreeMap;
