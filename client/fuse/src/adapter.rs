@@ -4,6 +4,7 @@
 mod directory;
 mod file;
 mod read_only;
+mod unopened;
 mod xattr;
 
 use std::ffi::OsStr;
@@ -70,9 +71,12 @@ impl Filesystem for Adapter {
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         let timer = self.shared.metrics.start(Op::Forget);
         let mut inodes = self.shared.inodes.lock();
-        inodes.forget(ino.0, nlookup);
+        let gone = inodes.forget(ino.0, nlookup);
         self.shared.metrics.inodes.set(inodes.len() as i64);
         drop(inodes);
+        if gone {
+            self.shared.held.remove(ino.0);
+        }
         timer.finish(Outcome::Hit);
     }
 
@@ -147,7 +151,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -155,6 +159,9 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if fh == unopened::HANDLE {
+            return unopened::read(&self.shared, ino, offset, size, reply);
+        }
         file::read(&self.shared, fh, offset, size, reply);
     }
 

@@ -59,6 +59,52 @@ impl AttrStyle {
     }
 }
 
+/// The attributes of one version of a file, in little room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    size: u64,
+    mtime: SystemTime,
+    nlink: u32,
+    uid: u32,
+    gid: u32,
+    perm: u16,
+}
+
+impl Kept {
+    /// Of what [`AttrStyle::file_attr`] made of a file.
+    pub(crate) const fn of(attr: &FileAttr) -> Self {
+        Self {
+            size: attr.size,
+            mtime: attr.mtime,
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            perm: attr.perm,
+        }
+    }
+
+    /// What it was made of, with the number `ino`.
+    pub(crate) const fn attr(self, ino: u64) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(ino),
+            size: self.size,
+            blocks: self.size.div_ceil(512),
+            atime: self.mtime,
+            mtime: self.mtime,
+            ctime: self.mtime,
+            crtime: self.mtime,
+            kind: FileType::RegularFile,
+            perm: self.perm,
+            nlink: self.nlink,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+}
+
 pub(crate) const fn file_type(kind: FileKind) -> FileType {
     match kind {
         FileKind::File => FileType::RegularFile,
@@ -116,6 +162,16 @@ mod tests {
         assert_eq!(file.mtime, SystemTime::UNIX_EPOCH + Duration::from_secs(5));
         let dir = style().file_attr(9, &attr(FileKind::Directory, 0));
         assert_eq!((dir.kind, dir.perm), (FileType::Directory, 0o750));
+    }
+
+    #[test]
+    fn kept_attributes_are_those_that_were_given() {
+        let mut real = attr(FileKind::File, 12_345);
+        real.mode = Some(0o4755);
+        real.mtime = Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_891));
+        real.nlink = Some(3);
+        let given = style().file_attr(9, &real);
+        assert_eq!(Kept::of(&given).attr(9), given);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! grows with what the kernel caches and shrinks with what it forgets, with no limit of its
 //! own. Names are stored once; paths are made by walking up.
 
+mod spread;
 mod version;
 
 use std::collections::HashMap;
@@ -15,20 +16,35 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use fuser::{FileAttr, FileType};
 use millpond_proto::FileId;
 
+use crate::attr::Kept;
+use spread::Spread;
 pub(crate) use version::{OpenFiles, Opened};
 
 /// The inode number of the mount's root.
 pub(crate) const ROOT: u64 = 1;
 
+/// What the inode of a file stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// A name, and while it is open one version: the kernel asks at every open.
+    Name,
+    /// One version of a name, for good: the kernel may open it without asking, because its
+    /// pages can never be of another.
+    Version,
+}
+
 /// The inodes that the kernel knows.
 ///
 /// Invariants:
 /// - a node is present exactly while its lookup count is above zero or a child is present;
-/// - at most one node per (parent, name) is attached; the others were replaced while open;
-/// - two nodes never share a number.
+/// - at most one node per (parent, name) is attached; the others were replaced while open (or
+///   while the kernel knew them, where an inode stands for a version);
+/// - two nodes never share a number;
+/// - with [`Identity::Version`] the version of a file's node never changes once it is known.
 #[derive(Debug)]
 pub(crate) struct InodeTable {
-    nodes: HashMap<u64, Node>,
+    identity: Identity,
+    nodes: HashMap<u64, Node, Spread>,
     /// Attached nodes whose first-choice number was taken when they came. Nearly always
     /// empty: it fills on a 63-bit hash collision or when an open file is replaced.
     displaced: HashMap<(u64, Box<str>), u64>,
@@ -49,6 +65,8 @@ struct Node {
     detached: bool,
     /// The version that the attributes last given to the kernel are of, where known.
     seen: Option<FileId>,
+    /// The attributes of that version, where the inode stands for it.
+    kept: Option<Kept>,
     files: Option<Box<OpenFiles>>,
 }
 
@@ -62,11 +80,11 @@ pub(crate) struct Looked {
 }
 
 impl InodeTable {
-    pub(crate) fn new() -> Self {
-        Self::with_derivation(derive_ino)
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self::with_derivation(identity, derive_ino)
     }
 
-    fn with_derivation(derive: Derive) -> Self {
+    fn with_derivation(identity: Identity, derive: Derive) -> Self {
         let root = Node {
             parent: ROOT,
             name: "".into(),
@@ -75,10 +93,14 @@ impl InodeTable {
             kind: FileType::Directory,
             detached: false,
             seen: None,
+            kept: None,
             files: None,
         };
+        let mut nodes = HashMap::default();
+        nodes.insert(ROOT, root);
         Self {
-            nodes: HashMap::from([(ROOT, root)]),
+            identity,
+            nodes,
             displaced: HashMap::new(),
             derive,
         }
@@ -132,9 +154,10 @@ impl InodeTable {
     /// Counts one lookup of `name` in `parent`, which the caller must pass on to the kernel
     /// (or take back with [`forget`](Self::forget)). `None` when `parent` is not known.
     ///
-    /// `version` is that of the attributes that the caller is about to give. When another
-    /// version is held open under this name, the name moves to a new inode and the open
-    /// handles keep the old one with their pages and attributes.
+    /// `version` is that of the attributes that the caller is about to give, and to
+    /// [`keep`](Self::keep). When another version is held open under this name (or the inode
+    /// stands for another version), the name moves to a new inode and the open handles keep
+    /// the old one with their pages and attributes.
     pub(crate) fn lookup(
         &mut self,
         parent: u64,
@@ -147,7 +170,7 @@ impl InodeTable {
         }
         let mut found = self.find(parent, name);
         if let Ok(ino) = found
-            && self.is_open_as_other(ino, kind, version)
+            && self.is_taken_by_other(ino, kind, version)
         {
             self.detach(ino);
             found = self.find(parent, name);
@@ -155,7 +178,7 @@ impl InodeTable {
         let ino = found.unwrap_or_else(|free| self.insert(parent, name, kind, free));
         let node = self.nodes.get_mut(&ino)?;
         node.lookups += 1;
-        let pinned = node.files.as_ref().and_then(|files| files.pinned());
+        let pinned = node.pinned(ino);
         if pinned.is_none() {
             node.kind = kind;
             node.seen = version;
@@ -163,16 +186,40 @@ impl InodeTable {
         Some(Looked { ino, pinned })
     }
 
+    /// Keeps the attributes of the version that `ino` stands for, if it does: they are what
+    /// the inode has for as long as it lives, whatever its name holds by then.
+    pub(crate) fn keep(&mut self, ino: u64, attr: &FileAttr) {
+        if self.identity == Identity::Version
+            && let Some(node) = self.nodes.get_mut(&ino)
+            && node.seen.is_some()
+        {
+            node.kept = Some(Kept::of(attr));
+        }
+    }
+
+    /// The version that the file `ino` stands for, where it does.
+    pub(crate) fn version(&self, ino: u64) -> Option<FileId> {
+        let node = self.nodes.get(&ino)?;
+        node.kept.and(node.seen)
+    }
+
+    /// The parent of an inode and the name that it was looked up by.
+    pub(crate) fn entry(&self, ino: u64) -> Option<(u64, &str)> {
+        let node = self.nodes.get(&ino)?;
+        Some((node.parent, &node.name))
+    }
+
     /// Takes back `count` lookups. The inode goes when none is left and nothing below it
-    /// is known.
-    pub(crate) fn forget(&mut self, ino: u64, count: u64) {
+    /// is known; returns whether it went.
+    pub(crate) fn forget(&mut self, ino: u64, count: u64) -> bool {
         if ino == ROOT {
-            return;
+            return false;
         }
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.lookups = node.lookups.saturating_sub(count);
             self.sweep(ino);
         }
+        !self.nodes.contains_key(&ino)
     }
 
     /// Makes the name of `ino` free for another inode; the kernel may go on using `ino`.
@@ -202,7 +249,7 @@ impl InodeTable {
         version: Option<FileId>,
     ) -> Result<Option<FileAttr>, Replaced> {
         let node = self.nodes.get_mut(&ino).ok_or(Replaced)?;
-        if let Some(pinned) = node.files.as_ref().and_then(|files| files.pinned()) {
+        if let Some(pinned) = node.pinned(ino) {
             return Ok(Some(pinned));
         }
         if node.kind != kind || node.detached {
@@ -212,9 +259,10 @@ impl InodeTable {
         Ok(None)
     }
 
-    /// The attributes of the version of `ino` that is held open, if one is.
+    /// The attributes of the version of `ino` that is held open, if one is, or that it
+    /// stands for.
     pub(crate) fn pinned(&self, ino: u64) -> Option<FileAttr> {
-        self.nodes.get(&ino)?.files.as_ref()?.pinned()
+        self.nodes.get(&ino)?.pinned(ino)
     }
 
     /// Counts an open of `version` on `ino`; `attr` are its attributes.
@@ -271,13 +319,15 @@ impl InodeTable {
         }
     }
 
-    /// Whether what is held open on `ino` is not what its name holds now.
-    fn is_open_as_other(&self, ino: u64, kind: FileType, version: Option<FileId>) -> bool {
+    /// Whether what is held open on `ino`, or what it stands for, is not what its name holds
+    /// now.
+    fn is_taken_by_other(&self, ino: u64, kind: FileType, version: Option<FileId>) -> bool {
         let Some(node) = self.nodes.get(&ino) else {
             return false;
         };
         let open = node.files.as_ref().and_then(|files| files.open_version());
-        open.is_some_and(|open| kind != node.kind || version.is_some_and(|v| v != open))
+        open.or(node.kept.and(node.seen))
+            .is_some_and(|taken| kind != node.kind || version.is_some_and(|v| v != taken))
     }
 
     /// The attached node of a name, or the number that a new one gets.
@@ -314,6 +364,7 @@ impl InodeTable {
             kind,
             detached: false,
             seen: None,
+            kept: None,
             files: None,
         };
         self.nodes.insert(free.ino, node);
@@ -352,6 +403,11 @@ impl InodeTable {
 }
 
 impl Node {
+    fn pinned(&self, ino: u64) -> Option<FileAttr> {
+        let open = self.files.as_ref().and_then(|files| files.pinned());
+        open.or_else(|| Some(self.kept?.attr(ino)))
+    }
+
     fn is(&self, parent: u64, name: &str) -> bool {
         !self.detached && self.parent == parent && *self.name == *name
     }

@@ -18,6 +18,7 @@
 //! | `adapter` | the kernel calls, one short function each |
 //! | `inode` | inode numbers, lookup counts, which version an inode stands for |
 //! | `dir` | directory cursors with bounded memory |
+//! | `held` | files that are read without having been opened |
 //!
 //! Invariants about what is absent: no path is stored twice (an inode knows its parent and
 //! its own name), no request waits on a fuser thread for anything slower than memory, no
@@ -28,6 +29,7 @@ mod attr;
 mod dir;
 pub mod errno;
 mod handles;
+mod held;
 mod inode;
 mod kernel;
 pub mod metrics;

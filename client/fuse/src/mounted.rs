@@ -42,7 +42,8 @@ pub struct MountStats {
     pub requests: u64,
     /// Inodes that the kernel knows, the root included.
     pub inodes: usize,
-    /// Files that are open.
+    /// Files that are open, as far as the kernel tells; where it opens files by itself, those
+    /// that were read lately.
     pub open_files: usize,
     /// Directories that are open.
     pub open_dirs: usize,
@@ -229,6 +230,9 @@ impl MountedFs {
                 dir: dir.clone(),
                 source,
             })?;
+        if options.kernel_opens {
+            shared.spawn(sweep(Arc::clone(&shared), ended.clone()));
+        }
         if let Some(device) = device {
             session::raise_read_ahead(device, options);
         }
@@ -256,7 +260,7 @@ impl MountedFs {
             reads: shared.metrics.requests_of(Op::Read),
             requests: shared.metrics.requests(),
             inodes: shared.inodes.lock().len(),
-            open_files: shared.files.len(),
+            open_files: shared.files.len() + shared.held.len(),
             open_dirs: shared.dirs.len(),
         }
     }
@@ -335,6 +339,17 @@ impl Drop for MountedFs {
     }
 }
 
+/// Lets go of files that nobody reads, until the mount has ended.
+async fn sweep(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
+    loop {
+        let gone = ended.wait_for(|ended| *ended);
+        match tokio::time::timeout(SWEEP, gone).await {
+            Ok(_) => return,
+            Err(_) => shared.held.sweep(),
+        }
+    }
+}
+
 fn validate(options: &MountOptions) -> Result<(), MountError> {
     if !(1..=64).contains(&options.threads) {
         return Err(MountError::Setting {
@@ -368,6 +383,9 @@ fn refused(dir: &Path, source: io::Error) -> MountError {
         _ => MountError::Failed { dir, source },
     }
 }
+
+/// How long a file is held at least, and twice as long at most, without being read.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Clean unmounts that are tried before a lazy one, with a pause between.
 const ATTEMPTS: u32 = 6;

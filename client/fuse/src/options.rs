@@ -35,6 +35,11 @@ pub struct MountOptions {
     /// The kernel's readahead for one sequential reader in KiB, set after mounting where
     /// permitted; 0 leaves the kernel's default of 128 KiB. 4096 by default.
     pub read_ahead_kb: u32,
+    /// The kernel opens and closes files by itself, without asking: opening costs what it
+    /// costs on a local file system. Each version of a file then has an inode of its own,
+    /// and a file is as fresh at `open` as its name. Off by default: the kernel asks at each
+    /// open, which passing files through to a local tier needs.
+    pub kernel_opens: bool,
     /// Where the mount counts; metrics that nobody reads by default.
     pub metrics: Option<Arc<FuseMetrics>>,
 }
@@ -53,6 +58,7 @@ impl Default for MountOptions {
             metadata_ttl: Duration::from_secs(1),
             threads: cpus.clamp(2, 4),
             read_ahead_kb: 4096,
+            kernel_opens: false,
             metrics: None,
         }
     }

@@ -1,5 +1,6 @@
 //! What all requests of one mount share.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,8 @@ use crate::attr::{AttrStyle, file_type};
 use crate::dir::DirCursor;
 use crate::errno::errno_of;
 use crate::handles::Handles;
-use crate::inode::{InodeTable, Replaced};
+use crate::held::HeldFiles;
+use crate::inode::{Identity, InodeTable, Replaced};
 use crate::metrics::{FuseMetrics, OpTimer, Outcome};
 use crate::options::MountOptions;
 
@@ -27,8 +29,12 @@ pub(crate) struct Shared {
     pub(crate) fs: FileSystem,
     pub(crate) style: AttrStyle,
     pub(crate) ttl: Duration,
+    /// Whether the kernel opens files without asking.
+    pub(crate) kernel_opens: bool,
     pub(crate) inodes: Mutex<InodeTable>,
     pub(crate) files: Handles<OpenFile>,
+    /// What is read of files that the kernel opened by itself.
+    pub(crate) held: HeldFiles,
     pub(crate) dirs: Handles<OpenDir>,
     pub(crate) metrics: Arc<FuseMetrics>,
     /// Set right after the session exists, before its first request.
@@ -64,8 +70,14 @@ impl Shared {
             fs,
             style: AttrStyle::new(options, SystemTime::now()),
             ttl: options.metadata_ttl,
-            inodes: Mutex::new(InodeTable::new()),
+            kernel_opens: options.kernel_opens,
+            inodes: Mutex::new(InodeTable::new(if options.kernel_opens {
+                Identity::Version
+            } else {
+                Identity::Name
+            })),
             files: Handles::new(),
+            held: HeldFiles::new(),
             dirs: Handles::new(),
             metrics,
             notifier: OnceLock::new(),
@@ -101,9 +113,35 @@ impl Shared {
             .lookup(parent, name, kind, attr.file_id)
             .ok_or(Errno::ESTALE)?;
         self.metrics.inodes.set(inodes.len() as i64);
-        drop(inodes);
-        let fresh = || self.style.file_attr(looked.ino, attr);
-        Ok(looked.pinned.unwrap_or_else(fresh))
+        if let Some(pinned) = looked.pinned {
+            return Ok(pinned);
+        }
+        let fresh = self.style.file_attr(looked.ino, attr);
+        inodes.keep(looked.ino, &fresh);
+        Ok(fresh)
+    }
+
+    /// Has the kernel look up the name of `ino` before it uses it again: it was seen to hold
+    /// something else than the inode stands for.
+    pub(crate) fn expire(self: &Arc<Self>, ino: u64) {
+        let entry = {
+            let inodes = self.inodes.lock();
+            let entry = inodes.entry(ino);
+            entry.map(|(parent, name)| (parent, OsString::from(name)))
+        };
+        let Some((parent, name)) = entry else {
+            return;
+        };
+        let shared = Arc::clone(self);
+        // The kernel takes the directory's lock, which look-ups under way in it hold.
+        let notify = move || {
+            if let Some(notifier) = shared.notifier.get()
+                && let Err(error) = notifier.inval_entry(INodeNo(parent), &name)
+            {
+                tracing::debug!(%error, ?name, "the kernel did not drop a name");
+            }
+        };
+        self.tasks.spawn_blocking_on(notify, &self.runtime);
     }
 
     /// The attributes that the kernel is given for `ino`, whose path has `attr` now.

@@ -152,6 +152,8 @@ impl Settings {
             allow_other: mount.allow_other,
             metadata_ttl: ttl,
             read_ahead_kb,
+            // With a local tier an open has to say whether the kernel may read from it itself.
+            kernel_opens: mount.cache_dir.is_none(),
             ..defaults
         };
         Ok(Plan {

@@ -159,11 +159,18 @@ impl Listing for ReplyDirectoryPlus {
         offset: u64,
         item: &DirItem,
     ) -> bool {
+        if shared.kernel_opens && item.kind() == FileType::RegularFile && item.version.is_none() {
+            // Without its version it cannot have an inode yet. Number 0 is "look it up".
+            let ino = INodeNo(inodes.peek(parent, &item.name));
+            let name = &*item.name;
+            return Self::add(self, ino, offset, name, &shared.ttl, &item.attr, GENERATION);
+        }
         let Some(looked) = inodes.lookup(parent, &item.name, item.kind(), item.version) else {
             return true;
         };
         let mut attr = looked.pinned.unwrap_or(item.attr);
         attr.ino = INodeNo(looked.ino);
+        inodes.keep(looked.ino, &attr);
         let full = Self::add(
             self,
             attr.ino,

@@ -23,6 +23,10 @@ pub(super) fn open(shared: &Arc<Shared>, ino: INodeNo, flags: OpenFlags, reply: 
     if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
         return super::read_only::refuse(shared, |errno| reply.error(errno));
     }
+    if shared.kernel_opens {
+        // The kernel does not ask again.
+        return reply.error(Errno::ENOSYS);
+    }
     let timer = shared.metrics.start(Op::Open);
     let task = Arc::clone(shared);
     let request = async move {

@@ -43,7 +43,7 @@ fn look(table: &mut InodeTable, parent: u64, name: &str, kind: FileType) -> u64 
 
 #[test]
 fn a_path_has_the_same_number_after_it_was_forgotten() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     let dir = look(&mut table, ROOT, "d", DIR);
     let file = look(&mut table, dir, "f", FILE);
     assert_eq!(table.path(ROOT).unwrap(), "/");
@@ -61,7 +61,7 @@ fn a_path_has_the_same_number_after_it_was_forgotten() {
 
 #[test]
 fn an_ancestor_stays_while_something_below_it_is_known() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     let a = look(&mut table, ROOT, "a", DIR);
     let b = look(&mut table, a, "b", DIR);
     let c = look(&mut table, b, "c", FILE);
@@ -75,14 +75,14 @@ fn an_ancestor_stays_while_something_below_it_is_known() {
 
 #[test]
 fn the_root_is_never_forgotten() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     table.forget(ROOT, u64::MAX);
     assert_eq!(table.path(ROOT).unwrap(), "/");
 }
 
 #[test]
 fn pages_are_kept_while_the_version_is_the_same_and_dropped_when_it_changes() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     let file = look(&mut table, ROOT, "f", FILE);
     let (old, new) = (version(1), version(2));
     let first = table.open(file, old, attr(1)).unwrap();
@@ -104,7 +104,7 @@ fn pages_are_kept_while_the_version_is_the_same_and_dropped_when_it_changes() {
 /// it would give those of the old version to the second handle.
 #[test]
 fn regression_pages_are_kept_only_once_a_read_shows_that_the_old_ones_are_gone() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     let file = look(&mut table, ROOT, "f", FILE);
     let (old, new) = (version(1), version(2));
     table.open(file, old, attr(1)).unwrap();
@@ -121,7 +121,7 @@ fn regression_pages_are_kept_only_once_a_read_shows_that_the_old_ones_are_gone()
 
 #[test]
 fn an_open_that_matches_the_attributes_given_needs_no_refresh() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     let file = table.lookup(ROOT, "f", FILE, Some(version(1))).unwrap().ino;
     assert!(
         !table
@@ -133,7 +133,7 @@ fn an_open_that_matches_the_attributes_given_needs_no_refresh() {
 
 #[test]
 fn a_file_replaced_while_open_gets_a_second_inode() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     let (old, new) = (version(1), version(2));
     let first = table.lookup(ROOT, "f", FILE, Some(old)).unwrap().ino;
     table.open(first, old, attr(10)).unwrap();
@@ -169,7 +169,7 @@ fn a_file_replaced_while_open_gets_a_second_inode() {
 
 #[test]
 fn an_open_that_finds_another_version_open_frees_the_name() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     let first = look(&mut table, ROOT, "f", FILE);
     table.open(first, version(1), attr(1)).unwrap();
     assert_eq!(table.open(first, version(2), attr(2)), Err(Replaced));
@@ -180,7 +180,7 @@ fn an_open_that_finds_another_version_open_frees_the_name() {
 
 #[test]
 fn a_name_that_changed_its_kind_is_looked_up_again() {
-    let mut table = InodeTable::new();
+    let mut table = InodeTable::new(Identity::Name);
     let thing = look(&mut table, ROOT, "x", FILE);
     assert_eq!(table.attributes(thing, DIR, None), Err(Replaced));
     assert_eq!(look(&mut table, ROOT, "x", DIR), thing);
@@ -239,7 +239,7 @@ fn needed(model: &HashMap<u64, Known>) -> HashSet<u64> {
 proptest! {
     #[test]
     fn the_table_holds_exactly_what_the_kernel_knows(steps in steps()) {
-        let mut table = InodeTable::with_derivation(weak);
+        let mut table = InodeTable::with_derivation(Identity::Name, weak);
         let mut model: HashMap<u64, Known> = HashMap::new();
         for step in steps {
             let mut live: Vec<u64> = model.keys().copied().collect();
@@ -291,4 +291,46 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_inode_that_stands_for_a_version_never_changes_it() {
+    let mut table = InodeTable::new(Identity::Version);
+    let (old, new) = (version(1), version(2));
+    let look = |table: &mut InodeTable, version, size| {
+        let looked = table.lookup(ROOT, "f", FILE, Some(version)).unwrap();
+        if looked.pinned.is_none() {
+            table.keep(looked.ino, &attr(size));
+        }
+        looked
+    };
+    let first = look(&mut table, old, 10);
+    assert_eq!((first.pinned, table.version(first.ino)), (None, Some(old)));
+    // The same again, also where the version is not told.
+    assert_eq!(look(&mut table, old, 99).pinned.unwrap().size, 10);
+    let untold = table.lookup(ROOT, "f", FILE, None).unwrap();
+    assert_eq!(
+        (untold.ino, table.version(first.ino)),
+        (first.ino, Some(old))
+    );
+    // Nobody told that it is open, and yet it may be.
+    let second = look(&mut table, new, 20);
+    assert_ne!(second.ino, first.ino);
+    assert_eq!(
+        (second.pinned, table.version(second.ino)),
+        (None, Some(new))
+    );
+    assert_eq!(table.pinned(first.ino).unwrap().size, 10);
+    let given = table.attributes(first.ino, FILE, Some(new)).unwrap();
+    assert_eq!(given.unwrap().size, 10);
+    assert_eq!(table.entry(first.ino), Some((ROOT, "f")));
+    // What was a file is a directory now.
+    let third = table.lookup(ROOT, "f", DIR, None).unwrap();
+    assert!(third.ino != first.ino && third.ino != second.ino);
+    assert_eq!((third.pinned, table.version(third.ino)), (None, None));
+    // Each goes when the kernel forgot it.
+    assert!(!table.forget(first.ino, 2) && table.forget(first.ino, 1));
+    assert!(table.forget(second.ino, 1) && table.forget(third.ino, 1));
+    assert_eq!(table.len(), 1);
+    assert!(table.displaced.is_empty());
 }

@@ -1,5 +1,6 @@
 //! What the kernel keeps, and when it lets go of it; what waits for what.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
@@ -11,12 +12,27 @@ use crate::support::{Rig, local, memory, pattern, wait_for};
 
 const MIB: usize = 1 << 20;
 
+/// The kernel asks at each open, or opens by itself.
+const OPENS: [bool; 2] = [false, true];
+
+fn rig(uri: &str, kernel_opens: bool) -> Option<Rig> {
+    Rig::with(uri, BTreeMap::new(), |options| {
+        options.kernel_opens = kernel_opens;
+    })
+}
+
 #[test]
 fn pages_of_an_unchanged_file_stay_in_the_kernel() {
+    OPENS.into_iter().for_each(pages_stay);
+}
+
+fn pages_stay(kernel_opens: bool) {
     let (store, uri) = memory();
     let data = pattern(1, 2 * MIB);
     store.put("f", data.clone());
-    let Some(rig) = Rig::new(&uri) else { return };
+    let Some(rig) = rig(&uri, kernel_opens) else {
+        return;
+    };
     assert!(std::fs::read(rig.path("f")).unwrap() == data);
     let reads = rig.mounted().stats().reads;
     assert!(reads > 0);
@@ -30,11 +46,13 @@ fn pages_of_an_unchanged_file_stay_in_the_kernel() {
 
 #[test]
 fn a_changed_file_shows_its_new_bytes_whole() {
+    OPENS.into_iter().for_each(changes);
+}
+
+fn changes(kernel_opens: bool) {
     let (store, uri) = memory();
-    let Some(rig) = Rig::new({
-        store.put("f", pattern(0, MIB));
-        &uri
-    }) else {
+    store.put("f", pattern(0, MIB));
+    let Some(rig) = rig(&uri, kernel_opens) else {
         return;
     };
     let path = rig.path("f");
@@ -54,17 +72,92 @@ fn a_changed_file_shows_its_new_bytes_whole() {
         });
         assert_eq!(std::fs::metadata(&path).unwrap().len(), len as u64);
     }
-    wait_for("the number that the path had", || {
-        std::fs::metadata(&path).unwrap().ino() == ino
+    if !kernel_opens {
+        wait_for("the number that the path had", || {
+            std::fs::metadata(&path).unwrap().ino() == ino
+        });
+    }
+}
+
+#[test]
+fn opening_a_known_file_costs_no_request_where_the_kernel_opens() {
+    let (store, uri) = memory();
+    let data = pattern(1, 100_000);
+    store.put("d/f", data.clone());
+    let Some(rig) = Rig::with(&uri, BTreeMap::new(), |options| {
+        options.kernel_opens = true;
+        options.metadata_ttl = Duration::from_secs(3600);
+    }) else {
+        return;
+    };
+    assert!(std::fs::read(rig.path("d/f")).unwrap() == data);
+    let requests = rig.mounted().stats().requests;
+    for _ in 0..100 {
+        assert!(std::fs::read(rig.path("d/f")).unwrap() == data);
+    }
+    let stats = rig.mounted().stats();
+    assert_eq!(stats.requests, requests);
+    // It was read to its end: nothing is held for it.
+    assert_eq!(stats.open_files, 0);
+}
+
+/// The kernel believes the name for an hour: only the failed read can tell it better.
+#[test]
+fn a_read_that_finds_its_version_gone_makes_the_next_open_see_the_new_one() {
+    let (dir, uri) = local();
+    let (old, new) = (pattern(1, 3 * MIB), pattern(2, 2 * MIB));
+    std::fs::write(dir.path().join("f"), &old).unwrap();
+    let Some(rig) = Rig::with(&uri, BTreeMap::new(), |options| {
+        options.kernel_opens = true;
+        options.metadata_ttl = Duration::from_secs(3600);
+    }) else {
+        return;
+    };
+    let reader = File::open(rig.path("f")).unwrap();
+    let aside = dir.path().join("aside");
+    std::fs::write(&aside, &new).unwrap();
+    std::fs::rename(&aside, dir.path().join("f")).unwrap();
+    // Past what the client believes.
+    std::thread::park_timeout(crate::support::TTL * 3);
+    let mut some = vec![0; 1000];
+    let error = reader.read_exact_at(&mut some, 0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
+    assert_eq!(reader.metadata().unwrap().len(), old.len() as u64);
+    wait_for("the new version", || {
+        std::fs::read(rig.path("f")).is_ok_and(|seen| seen == new)
     });
 }
 
 #[test]
+fn a_file_that_is_gone_is_stale_to_its_reader_and_absent_to_others() {
+    let (store, uri) = memory();
+    store.put("f", pattern(1, MIB));
+    let Some(rig) = Rig::with(&uri, BTreeMap::new(), |options| {
+        options.kernel_opens = true;
+        options.metadata_ttl = Duration::from_secs(3600);
+    }) else {
+        return;
+    };
+    let reader = File::open(rig.path("f")).unwrap();
+    store.delete("f");
+    std::thread::park_timeout(crate::support::TTL * 3);
+    let error = reader.read_exact_at(&mut [0; 100], 0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
+    wait_for("the name to go", || !rig.path("f").exists());
+}
+
+#[test]
 fn a_reader_keeps_its_version_while_others_see_the_new_one() {
+    OPENS.into_iter().for_each(reader_keeps_its_version);
+}
+
+fn reader_keeps_its_version(kernel_opens: bool) {
     let (dir, uri) = local();
     let (old, new) = (pattern(1, 2 * MIB), pattern(2, 3 * MIB));
     std::fs::write(dir.path().join("f"), &old).unwrap();
-    let Some(rig) = Rig::new(&uri) else { return };
+    let Some(rig) = rig(&uri, kernel_opens) else {
+        return;
+    };
     let path = rig.path("f");
     let reader = File::open(&path).unwrap();
     let ino = reader.metadata().unwrap().ino();
