@@ -326,7 +326,7 @@ impl InodeTable {
             return false;
         };
         let open = node.files.as_ref().and_then(|files| files.open_version());
-        open.or(node.kept.and(node.seen))
+        open.or_else(|| node.kept.and(node.seen))
             .is_some_and(|taken| kind != node.kind || version.is_some_and(|v| v != taken))
     }
 

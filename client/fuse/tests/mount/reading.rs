@@ -118,7 +118,9 @@ fn many_readers_read_at_once() {
             });
         }
     });
-    assert!(rig.mounted().stats().read_bytes >= 4 * BLOCK as u64);
+    // Each file has 40 pieces of 70,000 bytes that were asked for; how much between them the
+    // kernel reads along is its own choice.
+    assert!(rig.mounted().stats().read_bytes >= 4 * 40 * 70_000);
 }
 
 #[test]
