@@ -23,25 +23,32 @@ pub(crate) struct Budget {
     ahead: Arc<Semaphore>,
     /// For a second transfer of a piece beside a slow first one.
     hedge: Arc<Semaphore>,
-    /// For putting blocks together before they go to the local disk tier.
+    /// For what waits to be written to the local disk tier.
     spill: Arc<Semaphore>,
 }
+
+/// More than this waiting for the disk gains nothing: it cannot keep up.
+const MOST_SPILLED: u64 = 64 << 20;
 
 /// More than this in flight gains nothing: it is a 10 Gbit/s link with 100 ms to the store.
 const MOST_IN_FLIGHT: u64 = 128 << 20;
 
 impl Budget {
-    /// Divides `memory` bytes. `spill_block` is the block size if there is a disk tier.
+    /// Divides `memory` bytes; `disk` says whether there is a disk tier.
     ///
-    /// A quarter is for transfers (at least 4 MiB), one to four blocks for putting blocks
-    /// together, the rest is the tier.
+    /// A quarter is for transfers (at least 4 MiB), an eighth (at most 64 MiB) for what waits
+    /// for the disk, the rest is the tier.
     ///
     /// # Errors
     /// The least memory that would do, if `memory` is less.
-    pub(crate) fn divide(memory: u64, spill_block: Option<u64>) -> Result<Self, u64> {
+    pub(crate) fn divide(memory: u64, disk: bool) -> Result<Self, u64> {
         let in_flight = (memory / 4).clamp(4 * TRANSFER, MOST_IN_FLIGHT);
-        let spill = spill_block.map_or(0, |block| (memory / 8 / block).clamp(1, 4) * block);
-        let least = 8 * TRANSFER + spill_block.map_or(0, |block| 2 * block);
+        let spill = if disk {
+            (memory / 8).clamp(TRANSFER, MOST_SPILLED)
+        } else {
+            0
+        };
+        let least = 8 * TRANSFER;
         if memory < least {
             return Err(least);
         }
@@ -82,7 +89,12 @@ impl Budget {
         try_now(&self.hedge, bytes)
     }
 
-    /// Memory for a whole block of `bytes`, as soon as there is some.
+    /// Memory for `bytes` (at most a piece) that are to be written, if there is some now.
+    pub(crate) fn try_spill(&self, bytes: u32) -> Option<Permit> {
+        try_now(&self.spill, bytes)
+    }
+
+    /// The same, as soon as there is some.
     pub(crate) async fn spill(&self, bytes: u32) -> Permit {
         wait(&self.spill, bytes).await
     }
@@ -109,10 +121,9 @@ mod tests {
     proptest! {
         /// The parts are the whole, each can hold what it is for, and the tier is no sliver.
         #[test]
-        fn the_parts_add_up(mib in 1u64..4096, block_bits in 16u32..=26, disk in any::<bool>()) {
+        fn the_parts_add_up(mib in 1u64..4096, disk in any::<bool>()) {
             let memory = mib << 20;
-            let block = disk.then_some(1u64 << block_bits);
-            match Budget::divide(memory, block) {
+            match Budget::divide(memory, disk) {
                 Ok(budget) => {
                     let free = |s: &Semaphore| s.available_permits() as u64;
                     let parts = budget.tier
@@ -125,7 +136,7 @@ mod tests {
                     prop_assert!(free(&budget.demand) >= TRANSFER);
                     prop_assert!(free(&budget.hedge) >= TRANSFER);
                     prop_assert!(free(&budget.ahead) >= TRANSFER);
-                    prop_assert!(free(&budget.spill) >= block.unwrap_or(0));
+                    prop_assert!(free(&budget.spill) >= u64::from(disk) * TRANSFER);
                 }
                 Err(least) => prop_assert!(least > memory),
             }
@@ -134,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn readers_use_what_readahead_leaves_and_never_less_than_their_own() {
-        let budget = Budget::divide(8 << 20, None).unwrap();
+        let budget = Budget::divide(8 << 20, false).unwrap();
         let mib = TRANSFER as u32;
         let ahead: Vec<_> = std::iter::from_fn(|| budget.try_ahead(mib)).collect();
         assert_eq!(ahead.len(), 2);

@@ -61,16 +61,18 @@ impl Core {
     /// Puts a client together; opens the local disk tier if there is to be one.
     pub(crate) async fn new(config: ClientConfig, parts: Parts) -> Result<Arc<Self>, ClientError> {
         let block_size = parts.snapshot.view().block_size;
-        let spill = config.disk.as_ref().map(|_| block_size.bytes());
-        let budget = Budget::divide(config.memory, spill).map_err(|least| ClientError::Config {
-            setting: "memory",
-            why: format!("at least {least} bytes are needed"),
+        let budget = Budget::divide(config.memory, config.disk.is_some()).map_err(|least| {
+            ClientError::Config {
+                setting: "memory",
+                why: format!("at least {least} bytes are needed"),
+            }
         })?;
         let disk = match &config.disk {
             Some((dir, capacity)) => {
                 let cluster = parts.peers.is_some().then(|| parts.snapshot.view().cluster);
-                let backlog = budget.tier / 2;
-                Some(LocalDisk::open(dir, *capacity, cluster, backlog).await?)
+                let metrics = parts.metrics.disk.clone();
+                let tasks = parts.tasks.clone();
+                Some(LocalDisk::open(dir, *capacity, cluster, metrics, tasks).await?)
             }
             None => None,
         };

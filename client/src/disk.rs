@@ -1,199 +1,227 @@
-//! The local disk tier: whole blocks that this client has read, kept over a restart.
+//! The local disk tier: what this client has read, kept over a restart.
 //!
-//! A block of which a piece was fetched is completed and written in the background. Blocks
-//! wait as ids, not as bytes, and only so many that their pieces are likely to be in the
-//! memory tier still when their turn comes.
+//! ```text
+//! <dir>/millpond-cache.json     format and cluster of the directory
+//! <dir>/lock                    locked by the process that has the directory open
+//! <dir>/trash/…                 files that are being unlinked
+//! <dir>/1f/1fa0….data           the bytes of file version 1fa0…: sparse, of full size
+//! <dir>/1f/1fa0….map            which pages of it are there, and their checksums
+//! ```
+//!
+//! A file version is one sparse file, so that its descriptor can be read, mapped, or handed
+//! to the kernel as it is. It is held in pages of 64 KiB: `map.rs` has the layout.
+//!
+//! - A page is entered in the map after its bytes were written. Nothing is forced to the
+//!   medium for that: after a crash or a power failure the checksums tell what survived.
+//! - Every page is verified when it is first read in a process, and believed from then on.
+//!   Only what the disk has taken (`fdatasync` succeeded) is believed so: the kernel forgets
+//!   a page whose writing failed. A bad page is dropped, counted, and fetched again.
+//! - All files together, their maps and those that are unlinked but open included, never
+//!   exceed the capacity. Whole files go, those used longest ago first.
+//! - Nothing here fails a read: what cannot be had here is had elsewhere.
 
-use std::collections::HashMap;
+mod cached;
+mod charge;
+mod error;
+mod health;
+mod index;
+mod layout;
+mod lru;
+mod map;
+mod metrics;
+mod names;
+mod nowait;
+mod pages;
+mod reader;
+mod scan;
+mod settle;
+mod writer;
+
 use std::fmt;
+use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use millpond_proto::wire::frame::Tier;
-use millpond_proto::{BlockId, ClusterId};
-use millpond_store::{Admission, Block, DiskConfig, DiskTier};
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
-use tokio::time::Instant;
+use millpond_proto::{ClusterId, FileId};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
-use crate::core::Core;
 use crate::error::ClientError;
-use crate::fetch::OpenFile;
-use crate::metrics::Spill;
-use crate::pieces::Piece;
+use crate::tasks::Tasks;
 
-/// The local disk tier.
+pub use cached::Backing;
+pub use error::DiskError;
+pub(crate) use metrics::DiskMetrics;
+pub(crate) use reader::Reader;
+
+use charge::Charge;
+use health::Health;
+use index::Index;
+use layout::Layout;
+use writer::Queue;
+
+/// The local disk tier. Clones share everything.
+#[derive(Clone)]
 pub(crate) struct LocalDisk {
-    /// None once it is shut down.
-    tier: RwLock<Option<DiskTier>>,
-    waiting: Mutex<Waiting>,
-    /// How many blocks wait.
-    count: watch::Sender<usize>,
-    /// The most bytes that they may have together.
-    backlog: u64,
+    inner: Arc<Inner>,
 }
 
-/// Blocks that wait to be written, and their lengths in bytes.
-#[derive(Default)]
-struct Waiting {
-    blocks: HashMap<BlockId, u32>,
-    bytes: u64,
+struct Inner {
+    layout: Layout,
+    capacity: u64,
+    /// Held while names of files change, and while one is opened by name. Taken before
+    /// `index`.
+    names: Mutex<()>,
+    index: Mutex<Index>,
+    /// Room that all files take.
+    used: Arc<AtomicU64>,
+    health: Mutex<Health>,
+    metrics: DiskMetrics,
+    queue: Queue,
+    reads: Arc<Semaphore>,
+    settling: Arc<Semaphore>,
+    completing: Arc<Semaphore>,
+    /// Whether the file system says what it has in memory.
+    tells: AtomicBool,
+    /// Reads find nothing from now on, writes do nothing.
+    closed: AtomicBool,
+    /// Holds the lock on the directory.
+    lock: Mutex<Option<File>>,
+    tasks: Tasks,
 }
 
-/// The most blocks that wait, however small they are: each has a task.
-const MOST_WAITING: usize = 1024;
+/// Reads of the disk at one time.
+const READS: usize = 16;
+
+/// Files that are synced and verified at one time.
+const SETTLING: usize = 2;
 
 impl LocalDisk {
-    /// Opens the tier in `dir`. Blocks that wait to be written are at most `backlog` bytes.
+    /// Opens the directory `dir` and finds what an earlier process left; the files used
+    /// longest ago go if they are more than `capacity`. Takes about a second per hundred
+    /// thousand files.
+    ///
+    /// # Errors
+    /// [`ClientError::Disk`].
     pub(crate) async fn open(
         dir: &Path,
         capacity: u64,
         cluster: Option<ClusterId>,
-        backlog: u64,
+        metrics: DiskMetrics,
+        tasks: Tasks,
     ) -> Result<Self, ClientError> {
-        let config = DiskConfig::new(dir.to_owned(), capacity, cluster);
-        let opened = tokio::task::spawn_blocking(|| DiskTier::open(config)).await;
-        let tier = opened
+        let layout = Layout::new(dir.to_owned());
+        let opening = move || Inner::open(layout, capacity, cluster, metrics, tasks);
+        let inner = tokio::task::spawn_blocking(opening)
+            .await
             .map_err(|_| ClientError::ShutDown)?
             .map_err(|source| ClientError::Disk(Arc::new(source)))?;
         Ok(Self {
-            tier: RwLock::new(Some(tier)),
-            waiting: Mutex::default(),
-            count: watch::Sender::new(0),
-            backlog,
+            inner: Arc::new(inner),
         })
     }
 
-    /// The piece, if its block is here and undamaged.
-    pub(crate) async fn read(&self, piece: &Piece) -> Option<Bytes> {
-        let tier = self.tier()?;
-        let hit = tier.read(&piece.id.block, piece.offset, piece.len).await?;
-        Some(hit.data)
+    /// Whether all of `range` of the file is here, as far as is known without touching the
+    /// disk. Never waits.
+    pub(crate) fn holds(&self, id: FileId, range: &Range<u64>) -> bool {
+        let index = self.inner.index.lock();
+        index.peek(&id).is_some_and(|file| file.holds(range))
     }
 
-    /// In which tier the block is: disk, or nowhere.
-    pub(crate) fn locate(&self, block: &BlockId) -> Tier {
-        if self.tier().is_some_and(|tier| tier.contains(block)) {
-            Tier::Disk
-        } else {
-            Tier::None
-        }
+    /// Room that all files take, in bytes.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> u64 {
+        self.inner.used.load(Ordering::Relaxed)
     }
 
-    /// Has `block` completed and written in the background, unless it is here or too many
-    /// are waiting.
-    pub(crate) fn offer(&self, core: &Arc<Core>, file: &Arc<OpenFile>, block: BlockId) {
-        if self.tier().is_none_or(|tier| tier.contains(&block)) {
-            return;
-        }
-        {
-            let len = core.layout.block_size().block_len(block.index, file.size);
-            let mut waiting = self.waiting.lock();
-            if waiting.blocks.contains_key(&block) {
-                return;
-            }
-            let bytes = waiting.bytes + u64::from(len);
-            let full = bytes > self.backlog || waiting.blocks.len() >= MOST_WAITING;
-            // One may always wait, or a block larger than the backlog would never be written.
-            if full && !waiting.blocks.is_empty() {
-                core.metrics.count_spill(Spill::Skipped);
-                return;
-            }
-            waiting.blocks.insert(block, len);
-            waiting.bytes = bytes;
-            self.count.send_replace(waiting.blocks.len());
-        }
-        let turn = Turn {
-            core: Arc::clone(core),
-            block,
-        };
-        let file = Arc::clone(file);
-        core.tasks.start(async move {
-            let outcome = match complete(&turn.core, &file, block).await {
-                Ok(stored) => stored,
-                Err(error) => {
-                    tracing::debug!(
-                        %block,
-                        error = &error as &dyn std::error::Error,
-                        "block not completed for the disk tier"
-                    );
-                    Spill::Failed
-                }
-            };
-            turn.core.metrics.count_spill(outcome);
-        });
-    }
-
-    /// Waits until no block waits to be written, at most `limit`.
+    /// Waits until nothing waits to be written, at most `limit`.
     pub(crate) async fn drain(&self, limit: Duration) {
-        let mut count = self.count.subscribe();
-        let _ = tokio::time::timeout(limit, count.wait_for(|count| *count == 0)).await;
+        self.inner.queue.drain(limit).await;
     }
 
     /// Gives the directory free. Reads from now on find nothing.
     pub(crate) fn close(&self) {
-        drop(self.tier.write().take());
+        self.inner.closed.store(true, Ordering::Release);
+        let _names = self.inner.names.lock();
+        self.inner.index.lock().clear();
+        drop(self.inner.lock.lock().take());
     }
+}
 
-    fn tier(&self) -> Option<DiskTier> {
-        self.tier.read().clone()
-    }
-
-    fn done(&self, block: &BlockId) {
-        let mut waiting = self.waiting.lock();
-        if let Some(len) = waiting.blocks.remove(block) {
-            waiting.bytes -= u64::from(len);
+impl Inner {
+    fn open(
+        layout: Layout,
+        capacity: u64,
+        cluster: Option<ClusterId>,
+        metrics: DiskMetrics,
+        tasks: Tasks,
+    ) -> Result<Self, DiskError> {
+        let lock = layout.claim(cluster.as_ref())?;
+        layout.prepare()?;
+        let started = Instant::now();
+        let found = scan::scan(&layout)?;
+        let inner = Self {
+            layout,
+            capacity,
+            names: Mutex::default(),
+            index: Mutex::new(Index::new(most_open())),
+            used: Arc::default(),
+            health: Mutex::default(),
+            metrics,
+            queue: Queue::new(),
+            reads: Arc::new(Semaphore::new(READS)),
+            settling: Arc::new(Semaphore::new(SETTLING)),
+            completing: Arc::new(Semaphore::new(1)),
+            tells: AtomicBool::new(true),
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+            tasks,
+        };
+        for file in found {
+            let charge = Charge::new(Arc::clone(&inner.used));
+            charge.add(file.room);
+            inner.index.lock().restore(file.id, Arc::new(charge));
         }
-        self.count.send_replace(waiting.blocks.len());
+        inner.make_room(0, None);
+        tracing::debug!(
+            dir = %inner.layout.dir().display(),
+            files = inner.index.lock().len(),
+            bytes = inner.used.load(Ordering::Relaxed),
+            elapsed_ms = started.elapsed().as_millis() as u64,
+            "cache directory scanned"
+        );
+        Ok(inner)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Brings the gauges up to date.
+    fn gauge(&self) {
+        let used = self.used.load(Ordering::Relaxed);
+        self.metrics.used_bytes.set(used as i64);
+        self.metrics.files.set(self.index.lock().len() as i64);
     }
 }
 
 impl fmt::Debug for LocalDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalDisk")
-            .field("tier", &self.tier())
-            .field("waiting", &*self.count.borrow())
+            .field("dir", &self.inner.layout.dir())
+            .field("used", &self.inner.used.load(Ordering::Relaxed))
+            .field("capacity", &self.inner.capacity)
             .finish_non_exhaustive()
     }
 }
 
-/// A block's place among those that wait, given up when its task ends in whatever way.
-struct Turn {
-    core: Arc<Core>,
-    block: BlockId,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(disk) = &self.core.disk {
-            disk.done(&self.block);
-        }
-    }
-}
-
-/// Puts the block together from its pieces and writes it.
-async fn complete(
-    core: &Arc<Core>,
-    file: &Arc<OpenFile>,
-    block: BlockId,
-) -> Result<Spill, ClientError> {
-    let len = core.layout.block_size().block_len(block.index, file.size);
-    let permit = core.budget.spill(len).await;
-    let Some(tier) = core.disk.as_ref().and_then(LocalDisk::tier) else {
-        return Ok(Spill::Skipped);
-    };
-    let deadline = Instant::now() + core.config.deadline;
-    let mut whole = BytesMut::with_capacity(len as usize);
-    for piece in core.layout.pieces_of(block, file.size) {
-        let piece = core.piece(file, piece, deadline).await?;
-        whole.extend_from_slice(piece.data());
-    }
-    let admission = tier.write(block, Block::new(whole.freeze())).await;
-    drop(permit);
-    Ok(match admission {
-        Admission::Accepted | Admission::Present => Spill::Stored,
-        Admission::Refused(_) => Spill::Failed,
-    })
+/// How many cached files are kept open, with two descriptors each: a quarter of what this
+/// process may have open.
+fn most_open() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let descriptors = limit.current.unwrap_or(u64::MAX);
+    (descriptors / 8).clamp(16, 2048) as usize
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use millpond_net::NetError;
 use millpond_proto::{ErrorKind, NodeId};
-use millpond_store::StoreError;
 use millpond_ufs::UfsError;
+
+use crate::disk::DiskError;
 
 /// A call to the client failed. Cheap to clone, because several readers may wait for one
 /// fetch.
@@ -92,7 +93,7 @@ pub enum ClientError {
     },
     /// The local disk tier could not be opened.
     #[error(transparent)]
-    Disk(Arc<StoreError>),
+    Disk(Arc<DiskError>),
     /// The client was shut down.
     #[error("the client is shut down")]
     ShutDown,

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::budget::Permit;
 use crate::core::Core;
+use crate::disk::LocalDisk;
 use crate::error::ClientError;
 use crate::memory::CachedPiece;
 use crate::pieces::Piece;
@@ -76,7 +77,11 @@ impl Core {
         let len = range.end - range.start;
         for span in self.layout.plan(file.id, file.size, range.start, len) {
             let piece = span.piece;
-            if self.memory.holds(&piece.id) || self.fetches.has(&piece.id) {
+            let on_disk = |disk: &LocalDisk| disk.holds(file.id, &piece.range());
+            if self.memory.holds(&piece.id)
+                || self.fetches.has(&piece.id)
+                || self.disk.as_ref().is_some_and(on_disk)
+            {
                 continue;
             }
             let Some(permit) = self.budget.try_ahead(piece.len) else {
@@ -143,7 +148,7 @@ async fn fetch(
 
     let started = Instant::now();
     let on_disk = match &core.disk {
-        Some(disk) => disk.read(&piece).await,
+        Some(disk) => disk.read(file.id, piece.range()).await,
         None => None,
     };
     let (data, origin) = match on_disk {
@@ -152,16 +157,16 @@ async fn fetch(
     };
     core.metrics.observe_fetch(origin, started.elapsed());
 
+    if origin != Origin::Disk
+        && let Some(disk) = &core.disk
+    {
+        disk.offer(&core, &file, piece.start, &data);
+    }
     let cached = core.memory.insert(piece.id, data, origin);
     drop(permit);
     core.metrics
         .cached_bytes
         .set(core.memory.live_bytes() as i64);
-    if origin != Origin::Disk
-        && let Some(disk) = &core.disk
-    {
-        disk.offer(&core, &file, piece.id.block);
-    }
     Ok(cached)
 }
 

@@ -1,6 +1,7 @@
 //! One open file.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,11 +13,12 @@ use tokio::time::Instant;
 
 use crate::attr::Attr;
 use crate::core::Core;
+use crate::disk::{Backing, Reader};
 use crate::error::ClientError;
 use crate::fetch::OpenFile;
 use crate::pieces::{PieceSpan, TRANSFER};
 use crate::readahead::{Bounds, Streams};
-use crate::sources::SourceBytes;
+use crate::sources::{Origin, SourceBytes};
 
 /// Pieces that one read fetches at a time.
 const AT_ONCE: usize = 8;
@@ -33,6 +35,8 @@ pub struct FileHandle {
     file: Arc<OpenFile>,
     attr: Arc<Attr>,
     streams: Mutex<Following>,
+    /// Keeps this version in the local disk tier although a later one is known.
+    _reader: Option<Reader>,
 }
 
 #[derive(Debug, Default)]
@@ -44,11 +48,14 @@ struct Following {
 
 impl FileHandle {
     pub(crate) fn new(core: Arc<Core>, file: OpenFile, attr: Arc<Attr>) -> Self {
+        let file = Arc::new(file);
+        let reader = core.disk.as_ref().map(|disk| disk.join(&core, &file));
         Self {
             core,
-            file: Arc::new(file),
+            file,
             attr,
             streams: Mutex::default(),
+            _reader: reader,
         }
     }
 
@@ -62,8 +69,15 @@ impl FileHandle {
         self.file.id
     }
 
-    /// Up to `len` bytes at `offset` if all of them are in local memory; cut at the end of
-    /// the file, where it returns no bytes. Never waits; may be called on any thread.
+    /// This version as a file on the local disk that the kernel can read itself, if the disk
+    /// tier holds all of it, verified. Never waits.
+    pub fn backing(&self) -> Option<Backing> {
+        self.core.disk.as_ref()?.backing(self.file.id)
+    }
+
+    /// Up to `len` bytes at `offset` if all of them are in local memory, or in the kernel's
+    /// for the local disk; cut at the end of the file, where it returns no bytes. Never
+    /// waits; may be called on any thread.
     ///
     /// Bytes of one piece (an aligned MiB) are shared, not copied.
     pub fn try_read(&self, offset: u64, len: u32) -> Option<Bytes> {
@@ -73,12 +87,28 @@ impl FileHandle {
         if len > LONGEST_TRY {
             return None;
         }
+        let mut counted = SourceBytes::default();
+        let data = match self.try_memory(offset, len, &mut counted) {
+            Some(data) => data,
+            None => {
+                let disk = self.core.disk.as_ref()?;
+                let data = disk.try_read(self.file.id, &self.range(offset, len))?;
+                counted.add(Origin::Disk, data.len() as u64);
+                data
+            }
+        };
+        self.core.metrics.count_read(counted);
+        self.core.note_read(&self.file, offset);
+        self.read_ahead(offset, len);
+        Some(data)
+    }
+
+    fn try_memory(&self, offset: u64, len: u32, counted: &mut SourceBytes) -> Option<Bytes> {
         let mut spans = self.plan(offset, len);
         let first = spans.next()?;
         let piece = self.core.memory.get(&first.piece.id)?;
-        let mut counted = SourceBytes::default();
-        let data = match spans.next() {
-            None => piece.hand_out(first.from, first.len, &mut counted),
+        Some(match spans.next() {
+            None => piece.hand_out(first.from, first.len, counted),
             Some(second) => {
                 let mut parts = vec![(piece, first)];
                 for span in std::iter::once(second).chain(spans) {
@@ -86,15 +116,11 @@ impl FileHandle {
                 }
                 let mut whole = BytesMut::with_capacity(len as usize);
                 for (piece, span) in parts {
-                    piece.copy_out(span.from, span.len, &mut whole, &mut counted);
+                    piece.copy_out(span.from, span.len, &mut whole, counted);
                 }
                 whole.freeze()
             }
-        };
-        self.core.metrics.count_read(counted);
-        self.core.note_read(&self.file, offset);
-        self.read_ahead(offset, len);
-        Some(data)
+        })
     }
 
     /// Up to `len` bytes at `offset`, contiguous; short only at the end of the file.
@@ -117,6 +143,14 @@ impl FileHandle {
         let mut counted = SourceBytes::default();
         let first = spans.next();
         let second = spans.next();
+        if let Some(span) = first
+            && !self.core.memory.holds(&span.piece.id)
+            && let Some(data) = self.read_disk(offset, len).await
+        {
+            counted.add(Origin::Disk, data.len() as u64);
+            self.core.metrics.count_read(counted);
+            return Ok(data);
+        }
         let data = match (first, second) {
             (None, _) => Bytes::new(),
             (Some(span), None) => {
@@ -131,6 +165,17 @@ impl FileHandle {
         };
         self.core.metrics.count_read(counted);
         Ok(data)
+    }
+
+    /// All of what a read asks for, if the local disk has it. It does not go to local memory:
+    /// the kernel has it there now.
+    async fn read_disk(&self, offset: u64, len: u32) -> Option<Bytes> {
+        let disk = self.core.disk.as_ref()?;
+        disk.read(self.file.id, self.range(offset, len)).await
+    }
+
+    fn range(&self, offset: u64, len: u32) -> Range<u64> {
+        offset..(offset + u64::from(len)).min(self.file.size)
     }
 
     /// Copies the spans one after the other into one buffer, fetching a few at a time, so

@@ -56,6 +56,7 @@ mod tests;
 
 pub use attr::{Attr, DirEntry, FileKind, StatFs};
 pub use config::ClientConfig;
+pub use disk::{Backing, DiskError};
 pub use error::ClientError;
 pub use file::FileHandle;
 pub use filesystem::FileSystem;

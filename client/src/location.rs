@@ -38,7 +38,7 @@ pub struct BlockLocation {
     pub owners: Vec<NodeId>,
     /// The nodes that do hold it, and in which of their tiers.
     pub cached: Vec<(NodeId, Tier)>,
-    /// Where this client holds it itself: in memory if it holds any piece of it there.
+    /// Where this client holds any of it itself.
     pub local: Tier,
     /// Nodes that did not answer.
     pub silent: Vec<NodeId>,
@@ -81,7 +81,7 @@ impl Core {
             len: self.layout.block_size().block_len(block.index, size),
             owners: owners.iter().map(|peer| peer.id).collect(),
             cached: Vec::new(),
-            local: self.local_tier(block, size),
+            local: self.local_tier(block, size).await,
             silent: Vec::new(),
         };
         let Some(peers) = &self.peers else {
@@ -102,14 +102,16 @@ impl Core {
         location
     }
 
-    fn local_tier(&self, block: BlockId, size: u64) -> Tier {
+    async fn local_tier(&self, block: BlockId, size: u64) -> Tier {
         let mut pieces = self.layout.pieces_of(block, size);
         if pieces.any(|piece| self.memory.holds(&piece.id)) {
             return Tier::Memory;
         }
-        self.disk
-            .as_ref()
-            .map_or(Tier::None, |disk| disk.locate(&block))
+        let range = self.layout.block_size().range(block.index, size);
+        match &self.disk {
+            Some(disk) if disk.holds_any(block.file, range).await => Tier::Disk,
+            _ => Tier::None,
+        }
     }
 
     /// What `node` counts.

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::disk::DiskMetrics;
 use crate::sources::{Origin, SourceBytes};
 
 /// The client's metrics, all named `millpond_client_…`.
@@ -30,7 +31,8 @@ pub(crate) struct ClientMetrics {
     /// Bytes of pieces in memory.
     pub(crate) cached_bytes: Gauge,
     metadata: Family<MetadataLabel, Counter>,
-    spills: Family<SpillLabel, Counter>,
+    /// The local disk tier's own.
+    pub(crate) disk: DiskMetrics,
 }
 
 /// One metric per place that data comes from, without a map look-up.
@@ -120,22 +122,6 @@ struct MetadataLabel {
     answer: Answer,
 }
 
-/// What became of a block that was to go to the local disk tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Spill {
-    /// It is there.
-    Stored,
-    /// Too many were waiting.
-    Skipped,
-    /// It could not be completed or written.
-    Failed,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SpillLabel {
-    outcome: Spill,
-}
-
 impl ClientMetrics {
     /// Registers all metrics.
     pub(crate) fn new(registry: &mut Registry) -> Self {
@@ -166,12 +152,7 @@ impl ClientMetrics {
             "Questions for attributes, by who answered",
             metadata.clone(),
         );
-        let spills = Family::<SpillLabel, Counter>::default();
-        registry.register(
-            "disk_inserts",
-            "Blocks that were to go to the local disk tier",
-            spills.clone(),
-        );
+        let disk = DiskMetrics::new(registry);
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::<u64>::default();
             registry.register(name, help, counter.clone());
@@ -205,7 +186,7 @@ impl ClientMetrics {
             readahead_bytes,
             cached_bytes,
             metadata,
-            spills,
+            disk,
         }
     }
 
@@ -247,10 +228,6 @@ impl ClientMetrics {
     pub(crate) fn count_metadata(&self, answer: Answer) {
         self.metadata.get_or_create(&MetadataLabel { answer }).inc();
     }
-
-    pub(crate) fn count_spill(&self, outcome: Spill) {
-        self.spills.get_or_create(&SpillLabel { outcome }).inc();
-    }
 }
 
 impl Source {
@@ -290,16 +267,6 @@ impl Answer {
     }
 }
 
-impl Spill {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Skipped => "skipped",
-            Self::Failed => "failed",
-        }
-    }
-}
-
 /// Label values are words in lower case, whatever the variants are called.
 macro_rules! encode_as_word {
     ($($label:ty),*) => {$(
@@ -311,4 +278,4 @@ macro_rules! encode_as_word {
     )*};
 }
 
-encode_as_word!(Source, Fallback, Answer, Spill);
+encode_as_word!(Source, Fallback, Answer);
