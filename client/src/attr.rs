@@ -120,13 +120,13 @@ impl Attr {
     }
 }
 
-/// A name in a directory.
+/// A name in a directory. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
     /// One path component.
-    pub name: String,
+    pub name: Arc<str>,
     /// What it names.
-    pub attr: Attr,
+    pub attr: Arc<Attr>,
 }
 
 /// Figures for `statfs`.

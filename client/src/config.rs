@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millpond_proto::BlockSize;
+use millpond_proto::{BlockSize, MetadataMode};
 
 use crate::error::ClientError;
 
@@ -20,8 +20,13 @@ pub struct ClientConfig {
     pub memory: u64,
     /// Directory and capacity in bytes of the local disk tier; none by default.
     pub disk: Option<(PathBuf, u64)>,
-    /// How long attributes are believed. Negative answers are believed for half of it.
+    /// How attributes and listings are believed on mounts that do not say it themselves.
+    pub metadata_mode: MetadataMode,
+    /// How long attributes and listings are believed in mode `ttl` on mounts that do not say
+    /// it themselves. Absence is believed for half of it.
     pub metadata_ttl: Duration,
+    /// Bytes of memory for attributes and listings, beside `memory`. At least 1 MiB.
+    pub metadata_memory: u64,
     /// How long one read or metadata call may take before it fails.
     pub deadline: Duration,
     /// The most bytes that are read ahead of one sequential reader.
@@ -42,6 +47,9 @@ impl ClientConfig {
         let wrong = |setting, why| Err(ClientError::Config { setting, why });
         if self.memory < Self::MIN_MEMORY {
             return wrong("memory", "it must be at least 8MiB".to_owned());
+        }
+        if self.metadata_memory < 1 << 20 {
+            return wrong("metadata-memory", "it must be at least 1MiB".to_owned());
         }
         if self.deadline < Duration::from_millis(100) {
             return wrong("deadline", "it must be at least 100ms".to_owned());
@@ -69,7 +77,9 @@ impl Default for ClientConfig {
             state_dir: PathBuf::new(),
             memory: 256 << 20,
             disk: None,
+            metadata_mode: MetadataMode::Ttl,
             metadata_ttl: Duration::from_secs(1),
+            metadata_memory: 32 << 20,
             deadline: Duration::from_secs(30),
             readahead: 16 << 20,
             block_size: BlockSize::DEFAULT,

@@ -9,6 +9,7 @@ use millpond_net::control::{ControlClient, Routing, ViewWatch, WatchConfig};
 use millpond_net::metrics::{ClientMetrics as PeerMetrics, Component};
 use millpond_net::quic;
 use millpond_net::tls::{Identity, KeyRequest};
+use millpond_proto::MetadataOptions;
 use millpond_ufs::{UfsContext, UfsMetrics};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -189,6 +190,10 @@ pub(crate) async fn standalone(
             UfsMetrics::new(&mut registry),
         )
     };
+    MetadataOptions::of(&options).map_err(|error| ClientError::Config {
+        setting: "option",
+        why: error.to_string(),
+    })?;
     let snapshot = Snapshot::standalone(uri, options, config.block_size);
     let ufs_context = UfsContext::new(Arc::new(ufs_metrics));
     let root = millpond_proto::MountId(0);

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use millpond_net::control::Routing;
+use millpond_proto::Trust;
 use millpond_ufs::UfsContext;
 
 use crate::budget::Budget;
@@ -13,7 +14,8 @@ use crate::disk::LocalDisk;
 use crate::error::ClientError;
 use crate::fetch::Fetched;
 use crate::flights::Flights;
-use crate::lookup::Looked;
+use crate::listing::Listings;
+use crate::lookup::{Looked, Lookup};
 use crate::memory::LocalMemory;
 use crate::metadata::MetadataCache;
 use crate::metrics::ClientMetrics;
@@ -39,8 +41,10 @@ pub(crate) struct Core {
     pub(crate) tasks: Tasks,
     /// Pieces on their way.
     pub(crate) fetches: Arc<Flights<PieceId, Fetched>>,
-    /// Attributes on their way, by mount table generation and path.
-    pub(crate) lookups: Arc<Flights<(u64, String), Looked>>,
+    /// Attributes on their way.
+    pub(crate) lookups: Arc<Flights<Lookup, Looked>>,
+    /// Directories on their way.
+    pub(crate) listings: Arc<Listings>,
     /// Handles that are read sequentially now: they share the window of reading ahead.
     pub(crate) streaming: AtomicUsize,
     /// What is fetched ahead of opens.
@@ -79,9 +83,16 @@ impl Core {
         Ok(Arc::new(Self {
             layout: Layout::new(block_size),
             memory: LocalMemory::new(budget.tier),
-            metadata: MetadataCache::new(config.metadata_ttl),
+            metadata: MetadataCache::new(
+                config.metadata_memory,
+                Trust {
+                    mode: config.metadata_mode,
+                    ttl: config.metadata_ttl,
+                },
+            ),
             fetches: Flights::new(),
             lookups: Flights::new(),
+            listings: Listings::new(),
             streaming: AtomicUsize::new(0),
             prefetch: Prefetch::default(),
             snapshot: ArcSwap::from_pointee(parts.snapshot),

@@ -185,7 +185,10 @@ async fn from_sources(
             Err(error) => error,
         };
         if error.kind() == millpond_proto::ErrorKind::Stale {
-            core.metadata.forget(&file.path);
+            core.metadata.forget(millpond_proto::Change {
+                path: file.path.clone(),
+                recursive: false,
+            });
         }
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
         if !error.kind().try_next_source() || Instant::now() + jittered >= deadline {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
 use millpond_net::block_client::BlockClient;
-use millpond_proto::{ClusterView, MountPath, NodeId, NodeStats};
+use millpond_proto::{ClusterView, MountPath, NodeId, NodeStats, Trust};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
@@ -18,9 +18,10 @@ use crate::connect;
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::file::FileHandle;
-use crate::listing;
+use crate::listing::{self, Page};
 use crate::location::FileLocation;
-use crate::metadata::Known;
+use crate::lookup::Found;
+use crate::metadata::{Believed, Directory, Known};
 use crate::namespace::{self, Place};
 use crate::prefetch::{HintList, Trace};
 use crate::sources::SourceBytes;
@@ -75,7 +76,8 @@ impl FileSystem {
         &self.core
     }
 
-    /// The attributes of `path`, at most the metadata TTL old. Does not follow links.
+    /// The attributes of `path`, as old as the metadata mode of its mount allows. Does not
+    /// follow links.
     ///
     /// # Errors
     /// `NotFound`; `Invalid` for a path that is not absolute and normalized; the UFS's kind.
@@ -87,16 +89,42 @@ impl FileSystem {
     /// The attributes of `path` if they are known and fresh. Never waits; may be called on
     /// any thread.
     pub fn stat_cached(&self, path: &str) -> Option<Attr> {
-        match self.core.known(namespace::normal(path).ok()?)? {
+        match self.core.known(namespace::normal(path).ok()?)?.known {
             Known::Present(attr) => Some((*attr).clone()),
             Known::Absent => None,
         }
     }
 
+    /// What `path` names, if anything, and for how long that may be believed without asking
+    /// again. Does not follow links.
+    ///
+    /// # Errors
+    /// As [`FileSystem::stat`], but absence is no error.
+    pub async fn look_up(&self, path: &str) -> Result<Found, ClientError> {
+        let believed = self.core.find(namespace::normal(path)?).await?;
+        Ok(found(believed))
+    }
+
+    /// [`look_up`](Self::look_up) from memory alone: none if the store would have to be
+    /// asked. Never waits; may be called on any thread. Allocates nothing.
+    pub fn look_up_cached(&self, path: &str) -> Option<Found> {
+        self.core.known(namespace::normal(path).ok()?).map(found)
+    }
+
+    /// The whole directory `path` if it was listed and is still believed, shared, not copied.
+    /// Never waits; may be called on any thread.
+    ///
+    /// Directories in which mounts lie, and those too large for the cache, are never there.
+    pub fn list_cached(&self, path: &str) -> Option<Arc<Directory>> {
+        self.core.listed(namespace::normal(path).ok()?)
+    }
+
     /// Whether `path` is known, and fresh enough, not to exist. Never waits.
     pub fn is_known_absent(&self, path: &str) -> bool {
-        namespace::normal(path)
-            .is_ok_and(|path| matches!(self.core.known(path), Some(Known::Absent)))
+        namespace::normal(path).is_ok_and(|path| {
+            let believed = self.core.known(path);
+            believed.is_some_and(|believed| matches!(believed.known, Known::Absent))
+        })
     }
 
     /// The directory `path`, page by page: first the names that exist because of mounts at or
@@ -105,6 +133,14 @@ impl FileSystem {
     /// The stream ends after its first error: `NotFound`; `Invalid` if it is no directory;
     /// the UFS's kind.
     pub fn list(&self, path: &str) -> BoxStream<'static, Result<Vec<DirEntry>, ClientError>> {
+        let pages = self.pages(path);
+        pages.map_ok(|page| page.entries().to_vec()).boxed()
+    }
+
+    /// As [`list`](Self::list), with the pages as they are shared between all who read the
+    /// directory, and how long they may be believed. However many read it at once, the store
+    /// is asked once; it is asked for a page only when somebody wants that page.
+    pub fn pages(&self, path: &str) -> BoxStream<'static, Result<Page, ClientError>> {
         match namespace::normal(path) {
             Ok(path) => listing::list(Arc::clone(&self.core), path.to_owned()),
             Err(error) => stream::iter([Err(error)]).boxed(),
@@ -233,9 +269,14 @@ impl FileSystem {
         view.mounts.iter().map(|mount| mount.path.clone()).collect()
     }
 
-    /// How long attributes are believed.
+    /// How long attributes are believed on mounts that do not say it themselves.
     pub fn metadata_ttl(&self) -> Duration {
-        self.core.metadata.ttl()
+        self.core.metadata.default_trust().presence()
+    }
+
+    /// How long what is said of `path` is believed: by the mount that holds it.
+    pub fn trust(&self, path: &str) -> Trust {
+        self.core.trust_of(path)
     }
 
     /// Bytes handed to readers so far, by where they came from.
@@ -297,5 +338,15 @@ impl FileSystem {
         if let Some(disk) = &self.core.disk {
             disk.close();
         }
+    }
+}
+
+fn found(believed: Believed) -> Found {
+    Found {
+        attr: match believed.known {
+            Known::Present(attr) => Some(attr),
+            Known::Absent => None,
+        },
+        valid: believed.valid,
     }
 }

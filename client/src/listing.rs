@@ -1,31 +1,88 @@
-//! Directories, page by page: what the UFS holds, with the mounts on top.
+//! Directories, page by page: what the store holds, with the mounts on top; from the cache if
+//! a whole listing is there, else listed once however many read it.
+
+mod shared;
+mod source;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use millpond_proto::{ErrorKind, MountId};
-use millpond_ufs::{Entry, Ufs, UfsError};
-use tokio::time::timeout;
+use millpond_proto::Trust;
 
 use crate::attr::{Attr, DirEntry};
 use crate::core::Core;
 use crate::error::ClientError;
-use crate::metadata::Known;
+use crate::metadata::{Directory, remaining};
 use crate::namespace::{self, Place};
-use crate::prefetch::Names;
+
+pub(crate) use shared::Listings;
+pub(crate) use source::{FIRST_PAUSE, LONGEST_PAUSE};
+
+use shared::{Next, Reader};
+use source::Target;
 
 /// Pages of a directory.
-pub(crate) type Pages = BoxStream<'static, Result<Vec<DirEntry>, ClientError>>;
+pub(crate) type Pages = BoxStream<'static, Result<Page, ClientError>>;
 
-/// The directory at the normalized `path`. What the pages say of files is entered into the
-/// metadata cache, so that opening what was listed asks the UFS nothing.
+/// Some entries of a directory, in the order of its listing.
+#[derive(Clone)]
+pub struct Page {
+    entries: Arc<[DirEntry]>,
+    asked_at: Instant,
+    trust: Trust,
+}
+
+impl Page {
+    /// The entries; at least one.
+    pub fn entries(&self) -> &[DirEntry] {
+        &self.entries
+    }
+
+    /// How long its entries are still believed at `now`: what the kernel may be told of them.
+    pub fn valid(&self, now: Instant) -> Duration {
+        remaining(self.asked_at, self.trust.presence(), now)
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page")
+            .field("entries", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Entries in one page of a directory that comes from the cache.
+const PAGE: usize = 1000;
+
+/// The directory at the normalized `path`. What the pages say of files is known from then on,
+/// so that opening what was listed asks the store nothing.
 pub(crate) fn list(core: Arc<Core>, path: String) -> Pages {
+    if let Some(directory) = core.listed(&path) {
+        return cached(directory);
+    }
     stream::once(async move { begin(core, path).await })
         .try_flatten()
         .boxed()
+}
+
+/// The pages of a directory that is at hand.
+fn cached(directory: Arc<Directory>) -> Pages {
+    let count = directory.entries().len().div_ceil(PAGE);
+    let page = move |number: usize| {
+        let entries = directory.entries();
+        let from = number * PAGE;
+        Ok(Page {
+            entries: entries[from..(from + PAGE).min(entries.len())].into(),
+            asked_at: directory.asked_at(),
+            trust: directory.trust(),
+        })
+    };
+    stream::iter((0..count).map(page)).boxed()
 }
 
 async fn begin(core: Arc<Core>, path: String) -> Result<Pages, ClientError> {
@@ -33,7 +90,7 @@ async fn begin(core: Arc<Core>, path: String) -> Result<Pages, ClientError> {
     let place = Place::of(&snapshot.view().mounts, &path);
     let fixed = place.is_fixed_directory();
     let first = mounted(&core, &path, &place.children).await;
-    let first = stream::iter((!first.is_empty()).then_some(Ok(first)));
+    let first = stream::iter(first.map(Ok));
     let Some((mount, below)) = place.mount else {
         return if fixed {
             Ok(first.boxed())
@@ -41,147 +98,60 @@ async fn begin(core: Arc<Core>, path: String) -> Result<Pages, ClientError> {
             Err(ClientError::NotFound { path })
         };
     };
-
-    let ufs = core.open_store(&snapshot, mount).await?;
-    let pages = Listing {
-        pages: ufs.list(&below),
-        hidden: place.children.into_iter().collect(),
-        generation: snapshot.generation,
-        mount,
-        ufs,
-        below,
+    let asked = core.question(&snapshot, mount);
+    let target = Target {
         path,
-        core,
+        mount,
+        below,
+        generation: asked.generation,
         // A directory that exists because of mounts need not exist in the store around it.
         may_be_absent: fixed,
-        ended: false,
-        names: Names::default(),
+        hidden: place.children.into_iter().collect::<HashSet<_>>(),
     };
-    Ok(first.chain(pages.into_stream()).boxed())
+    // What lies in a directory because of mounts follows other stores, and other rules.
+    let whole = target.hidden.is_empty();
+    let reader = core.listings.join(&core, target, asked, whole);
+    Ok(first.chain(follow(core, reader)).boxed())
 }
 
-/// The names that exist because of mounts.
-async fn mounted(core: &Arc<Core>, path: &str, names: &[String]) -> Vec<DirEntry> {
+/// The pages that `reader` reads.
+fn follow(core: Arc<Core>, reader: Reader) -> Pages {
+    stream::unfold(Some((core, reader)), |state| async {
+        let (core, mut reader) = state?;
+        loop {
+            match reader.next(&core).await {
+                Next::Page(page) => return Some((Ok(page), Some((core, reader)))),
+                Next::End => return None,
+                Next::Failed(error) => return Some((Err(error), None)),
+                Next::Behind => reader = reader.alone(&core),
+            }
+        }
+    })
+    .boxed()
+}
+
+/// The names that exist because of mounts, as a page; none if there are none.
+async fn mounted(core: &Arc<Core>, path: &str, names: &[String]) -> Option<Page> {
+    let asked_at = Instant::now();
     let entry = |name: &String| {
         let (core, name) = (Arc::clone(core), name.clone());
         let child = namespace::join(path, &name);
         async move {
             let attr = match core.look_up(&child).await {
-                Ok(attr) => (*attr).clone(),
+                Ok(attr) => attr,
                 // It went away between two views, or the client is shutting down.
-                Err(_) => Attr::virtual_directory(),
+                Err(_) => Arc::new(Attr::virtual_directory()),
             };
-            DirEntry { name, attr }
+            DirEntry {
+                name: name.into(),
+                attr,
+            }
         }
     };
-    futures::future::join_all(names.iter().map(entry)).await
-}
-
-struct Listing {
-    core: Arc<Core>,
-    ufs: Arc<dyn Ufs>,
-    mount: MountId,
-    generation: u64,
-    path: String,
-    below: String,
-    hidden: HashSet<String>,
-    pages: BoxStream<'static, Result<Vec<Entry>, UfsError>>,
-    may_be_absent: bool,
-    ended: bool,
-    /// The names of its files so far.
-    names: Names,
-}
-
-impl Listing {
-    fn into_stream(self) -> Pages {
-        stream::unfold(self, |mut listing| async {
-            let page = listing.next().await?;
-            Some((page, listing))
-        })
-        .boxed()
-    }
-
-    async fn next(&mut self) -> Option<Result<Vec<DirEntry>, ClientError>> {
-        while !self.ended {
-            let asked_at = Instant::now();
-            let page = timeout(self.core.config.deadline, self.pages.next()).await;
-            let answer = match page {
-                Ok(None) => {
-                    let names = std::mem::take(&mut self.names);
-                    self.core.prefetch.learn(&self.path, names);
-                    return None;
-                }
-                Ok(Some(Ok(page))) => {
-                    self.may_be_absent = false;
-                    let entries = self.entries(page, asked_at);
-                    let files = entries.iter().filter(|entry| entry.attr.is_file());
-                    files.for_each(|entry| self.names.push(&entry.name));
-                    Ok(entries)
-                }
-                Ok(Some(Err(error))) => {
-                    self.ended = true;
-                    if error.kind() == ErrorKind::NotFound && self.may_be_absent {
-                        return None;
-                    }
-                    let at_root = self.below.is_empty();
-                    let path = self.path.clone();
-                    Err(explain(&self.core, path, at_root, self.generation, error).await)
-                }
-                Err(_) => {
-                    self.ended = true;
-                    Err(self.core.too_late("listing", &self.path))
-                }
-            };
-            if !matches!(&answer, Ok(entries) if entries.is_empty()) {
-                return Some(answer);
-            }
-        }
-        None
-    }
-
-    fn entries(&self, page: Vec<Entry>, asked_at: Instant) -> Vec<DirEntry> {
-        let shown = page
-            .into_iter()
-            .filter(|entry| !self.hidden.contains(&entry.name));
-        let entry = |entry: Entry| {
-            let below = if self.below.is_empty() {
-                entry.name.clone()
-            } else {
-                format!("{}/{}", self.below, entry.name)
-            };
-            let attr = Attr::of(entry.metadata, self.mount, &*self.ufs, &below);
-            let path = namespace::join(&self.path, &entry.name);
-            let attr = self
-                .core
-                .metadata
-                .put_listed(&path, self.generation, attr, asked_at);
-            DirEntry {
-                name: entry.name,
-                attr: (*attr).clone(),
-            }
-        };
-        shown.map(entry).collect()
-    }
-}
-
-/// Says what is wrong with `path` in terms of the namespace, where that is known.
-async fn explain(
-    core: &Arc<Core>,
-    path: String,
-    at_root: bool,
-    generation: u64,
-    error: UfsError,
-) -> ClientError {
-    if at_root || !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) {
-        return error.into();
-    }
-    match core.look_up(&path).await {
-        Ok(attr) if !attr.is_dir() => ClientError::NotADirectory { path },
-        Err(ClientError::NotFound { path }) => {
-            let at = Instant::now();
-            core.metadata.put(&path, generation, Known::Absent, at);
-            ClientError::NotFound { path }
-        }
-        Ok(_) | Err(_) => error.into(),
-    }
+    let entries = futures::future::join_all(names.iter().map(entry)).await;
+    (!entries.is_empty()).then(|| Page {
+        entries: entries.into(),
+        asked_at,
+        trust: core.metadata.default_trust(),
+    })
 }

@@ -33,6 +33,9 @@ pub(crate) struct ClientMetrics {
     metadata: Family<MetadataLabel, Counter>,
     /// The local disk tier's own.
     pub(crate) disk: DiskMetrics,
+    /// Questions for attributes or a page of a listing that a store failed and that were put
+    /// again.
+    pub(crate) metadata_retries: Counter,
 }
 
 /// One metric per place that data comes from, without a map look-up.
@@ -169,6 +172,10 @@ impl ClientMetrics {
             "readahead_bytes",
             "Bytes fetched before they were asked for",
         );
+        let metadata_retries = counter(
+            "metadata_retries",
+            "Questions for attributes or listings that failed and were repeated",
+        );
         let cached_bytes = Gauge::<i64>::default();
         registry.register(
             "cached_bytes",
@@ -187,6 +194,7 @@ impl ClientMetrics {
             cached_bytes,
             metadata,
             disk,
+            metadata_retries,
         }
     }
 

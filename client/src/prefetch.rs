@@ -246,7 +246,10 @@ async fn learn(core: &Arc<Core>, dir: String) {
     for _ in 0..MOST_PAGES {
         match pages.next().await {
             Some(Ok(page)) => {
-                let files = page.iter().filter(|e| e.attr.kind == FileKind::File);
+                let files = page
+                    .entries()
+                    .iter()
+                    .filter(|e| e.attr.kind == FileKind::File);
                 files.for_each(|entry| names.push(&entry.name));
             }
             Some(Err(_)) | None => break,

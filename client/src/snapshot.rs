@@ -7,7 +7,7 @@ use std::sync::Arc;
 use millpond_net::block_client::Peer;
 use millpond_net::control::Routing;
 use millpond_proto::{BlockId, BlockSize, ClusterId, ClusterView, Epoch};
-use millpond_proto::{Mount, MountId, MountTable, NodeId};
+use millpond_proto::{MetadataOptions, Mount, MountId, MountTable, NodeId, Trust};
 use millpond_ufs::{Ufs, UfsContext, UfsError};
 use tokio::sync::OnceCell;
 
@@ -21,16 +21,19 @@ pub(crate) struct Snapshot {
     /// Grows with every change of the mount table that this client saw.
     pub(crate) generation: u64,
     stores: BTreeMap<MountId, Arc<UnderStore>>,
+    metadata: BTreeMap<MountId, MetadataOptions>,
 }
 
 impl Snapshot {
     /// The first view of a client.
     pub(crate) fn first(routing: Arc<Routing>) -> Self {
         let stores = stores(&routing.view.mounts, &BTreeMap::new());
+        let metadata = metadata(&routing.view.mounts);
         Self {
             routing,
             generation: 1,
             stores,
+            metadata,
         }
     }
 
@@ -40,6 +43,7 @@ impl Snapshot {
         Self {
             generation: self.generation + u64::from(moved),
             stores: stores(&routing.view.mounts, &self.stores),
+            metadata: metadata(&routing.view.mounts),
             routing,
         }
     }
@@ -75,6 +79,15 @@ impl Snapshot {
         self.stores.get(&mount).map(Arc::clone)
     }
 
+    /// How long what the store behind `mount` says is believed; as in `default` where the
+    /// mount does not say.
+    pub(crate) fn trust(&self, mount: MountId, default: Trust) -> Trust {
+        match self.metadata.get(&mount) {
+            Some(options) => options.over(default),
+            None => default,
+        }
+    }
+
     /// The nodes to ask for `block`, most preferred first.
     pub(crate) fn owners(&self, block: &BlockId) -> Vec<Peer> {
         let owners = self.routing.ring.owners(block, OWNERS);
@@ -86,6 +99,14 @@ impl Snapshot {
     pub(crate) fn peer(&self, id: NodeId) -> Option<Peer> {
         self.routing.peer(id)
     }
+}
+
+fn metadata(mounts: &MountTable) -> BTreeMap<MountId, MetadataOptions> {
+    // The coordinator lets no wrong ones in; a client that cannot read those of a later one
+    // goes by its own.
+    let options = |mount: &Mount| MetadataOptions::of(&mount.options).unwrap_or_default();
+    let mounts = mounts.iter();
+    mounts.map(|mount| (mount.id, options(mount))).collect()
 }
 
 fn stores(
@@ -117,13 +138,13 @@ impl UnderStore {
     fn of(mount: &Mount) -> Self {
         Self {
             uri: mount.ufs.clone(),
-            options: mount.options.clone(),
+            options: MetadataOptions::strip(&mount.options),
             opened: OnceCell::new(),
         }
     }
 
     fn is_of(&self, mount: &Mount) -> bool {
-        self.uri == mount.ufs && self.options == mount.options
+        self.uri == mount.ufs && self.options == MetadataOptions::strip(&mount.options)
     }
 
     /// Has this UFS behind the mount; it must not be open yet.

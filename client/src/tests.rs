@@ -4,6 +4,8 @@ mod cluster;
 mod connect;
 mod disk;
 mod failing;
+mod listing;
+mod modes;
 mod namespace;
 mod node;
 mod prefetch;

@@ -48,6 +48,20 @@ impl ErrorKind {
         Self::Internal,
     ];
 
+    /// Whether the same call to the same side may succeed a moment later.
+    pub const fn is_transient(self) -> bool {
+        match self {
+            Self::Busy | Self::Unavailable | Self::Timeout => true,
+            Self::NotFound
+            | Self::Invalid
+            | Self::Unsupported
+            | Self::Denied
+            | Self::Stale
+            | Self::Corrupt
+            | Self::Internal => false,
+        }
+    }
+
     /// Whether another source (replica or UFS) may succeed where this one failed.
     pub const fn try_next_source(self) -> bool {
         match self {

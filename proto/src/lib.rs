@@ -11,14 +11,18 @@
 //! | [`checksum`] | CRC32C per 64 KiB page |
 //! | [`ring`] | [`Ring`]: which nodes own a block |
 //! | [`mount`] | [`MountTable`]: which UFS a path belongs to |
+//! | [`metadata`] | [`Trust`](metadata::Trust): how long attributes are believed |
+//! | [`change`] | [`ChangeLog`](change::ChangeLog): paths that are no longer as they were said to be |
 //! | [`cluster`] | [`ClusterView`]: members, epoch and mounts as one immutable value |
 //! | [`error`] | [`ErrorKind`]: what the caller should do about a failure |
 
 pub mod block;
+pub mod change;
 pub mod checksum;
 pub mod cluster;
 pub mod error;
 pub mod id;
+pub mod metadata;
 pub mod mount;
 pub mod ring;
 pub mod version;
@@ -26,9 +30,11 @@ pub mod version;
 pub mod wire;
 
 pub use block::{BlockSize, BlockSpan};
+pub use change::{Change, ChangeLog};
 pub use cluster::{ClusterView, Member, MemberState, NodeStats};
 pub use error::ErrorKind;
 pub use id::{BlockId, ClusterId, Epoch, FileId, MountId, NodeId};
+pub use metadata::{MetadataMode, MetadataOptions, Trust};
 pub use mount::{Mount, MountPath, MountTable};
 pub use ring::Ring;
 pub use version::FileVersion;

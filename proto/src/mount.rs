@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
 use crate::id::MountId;
+use crate::metadata::MetadataOptions;
 
 /// An absolute, normalized path of the Millpond namespace.
 ///
@@ -179,8 +180,10 @@ impl MountTable {
     /// Adds `mount`.
     ///
     /// # Errors
-    /// [`MountError::Exists`] if its path is taken.
+    /// [`MountError::Exists`] if its path is taken; [`MountError::BadOption`] for options
+    /// without meaning, as far as they are not the UFS driver's.
     pub fn add(&mut self, mount: Mount) -> Result<(), MountError> {
+        MetadataOptions::of(&mount.options)?;
         if let Some(taken) = self.mounts.get(&mount.path) {
             let (path, ufs) = (taken.path.to_string(), taken.ufs.clone());
             return Err(MountError::Exists { path, ufs });
@@ -192,12 +195,14 @@ impl MountTable {
     /// Replaces the options of the mount at `path`.
     ///
     /// # Errors
-    /// [`MountError::NotFound`] if there is none.
+    /// [`MountError::NotFound`] if there is none; [`MountError::BadOption`] as for
+    /// [`add`](Self::add).
     pub fn update(
         &mut self,
         path: &MountPath,
         options: BTreeMap<String, String>,
     ) -> Result<(), MountError> {
+        MetadataOptions::of(&options)?;
         match self.mounts.get_mut(path) {
             Some(mount) => mount.options = options,
             None => return Err(self.missing(path)),
@@ -299,6 +304,14 @@ pub enum MountError {
         /// What is mounted there.
         ufs: String,
     },
+    /// An option has a value without meaning.
+    #[error("mount option {option} is not usable: {why}")]
+    BadOption {
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// There is no such mount.
     #[error("no mount at {path}; mounted paths: {known}")]
     NotFound {
@@ -313,7 +326,9 @@ impl MountError {
     /// What the caller should do.
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::BadPath { .. } | Self::Exists { .. } => ErrorKind::Invalid,
+            Self::BadPath { .. } | Self::Exists { .. } | Self::BadOption { .. } => {
+                ErrorKind::Invalid
+            }
             Self::NotFound { .. } => ErrorKind::NotFound,
         }
     }
@@ -387,6 +402,21 @@ mod tests {
         let missing = t.remove(&MountPath::parse("/date").unwrap()).unwrap_err();
         assert!(missing.to_string().contains("/data"), "{missing}");
         assert_eq!(missing.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn metadata_options_are_checked_when_they_are_set() {
+        let mut t = table(&["/data"]);
+        let path = MountPath::parse("/data").unwrap();
+        let options = |value: &str| [("metadata".to_owned(), value.to_owned())].into();
+        t.update(&path, options("strict")).unwrap();
+        let error = t.update(&path, options("sometimes")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(t.at(&path).unwrap().options["metadata"], "strict");
+        let mut new = t.at(&path).unwrap().clone();
+        new.path = MountPath::parse("/new").unwrap();
+        new.options = options("x");
+        assert!(t.add(new).is_err());
     }
 
     #[test]

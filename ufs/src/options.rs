@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use millpond_proto::ErrorKind;
+use millpond_proto::{ErrorKind, MetadataOptions};
 
 use crate::error::{Op, UfsError};
 use crate::uri::Scheme;
@@ -27,7 +27,7 @@ pub struct OptionSpec {
 ///
 /// | scheme | options |
 /// |---|---|
-/// | all | `timeout`, `concurrency`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
+/// | all | `timeout`, `concurrency`, `metadata`, `metadata_ttl`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
 /// | all over the network | `max_retries`, `connect_timeout`, `allow_http` |
 /// | S3, GCS, Azure, memory | `page_size` |
 /// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
@@ -79,6 +79,15 @@ impl<'a> OptionSet<'a> {
             if !known.iter().any(|spec| spec.key == key) {
                 return Err(unknown(&uri, key, &known));
             }
+        }
+        // They are the mount's, not the driver's: the cache above goes by them.
+        if let Err(error) = MetadataOptions::of(values) {
+            return Err(UfsError::new(
+                ErrorKind::Invalid,
+                Op::Open,
+                &uri,
+                error.to_string(),
+            ));
         }
         let secrets = known
             .iter()
@@ -252,6 +261,17 @@ const COMMON: &[OptionSpec] = &[
         "concurrency",
         "128",
         "How many calls may be in flight at the store at once.",
+    ),
+    plain(
+        "metadata",
+        "as each client chooses, else ttl",
+        "How long attributes and listings are believed: strict (not at all), ttl, immutable \
+         (until told otherwise).",
+    ),
+    plain(
+        "metadata_ttl",
+        "as each client chooses, else 1s",
+        "How long attributes and listings are believed in mode ttl; absence for half of it.",
     ),
 ];
 

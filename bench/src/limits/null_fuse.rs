@@ -61,7 +61,6 @@ impl NullFuseSettings {
         let usual = MountOptions::default();
         MountOptions {
             threads: self.threads.unwrap_or(usual.threads),
-            metadata_ttl: self.metadata_ttl.unwrap_or(usual.metadata_ttl),
             read_ahead_kb: self.read_ahead_kb.unwrap_or(usual.read_ahead_kb),
             fs_name: "limit".to_owned(),
             ..usual

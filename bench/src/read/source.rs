@@ -109,7 +109,7 @@ impl Library {
             while let Some(page) = pages.try_next().await.with_context(cannot)? {
                 for entry in page {
                     let path = match &*dir {
-                        "" => entry.name,
+                        "" => entry.name.to_string(),
                         dir => format!("{dir}/{}", entry.name),
                     };
                     match entry.attr.kind {

@@ -21,7 +21,7 @@ use millpond_process::{
     AdminServer, Readiness, SharedRegistry, UsageError, announce_ready, logging, shared_registry,
     shutdown,
 };
-use millpond_proto::{Epoch, ErrorKind};
+use millpond_proto::{Epoch, ErrorKind, MetadataMode};
 use tokio_util::sync::CancellationToken;
 
 use crate::options::parse_option;
@@ -86,7 +86,12 @@ pub(crate) struct MountArgs {
     /// /etc/fuse.conf)
     #[arg(long)]
     allow_other: bool,
-    /// How long a change made in the store may stay unseen [default: 1s]
+    /// How long attributes and listings are believed, on mounts that do not say it themselves:
+    /// strict (each open and stat asks the store), ttl, immutable (until `fs refresh`)
+    /// [default: ttl]
+    #[arg(long, value_name = "MODE")]
+    metadata: Option<MetadataMode>,
+    /// How long a change made in the store may stay unseen in mode ttl [default: 1s]
     #[arg(long, value_name = "DURATION")]
     metadata_ttl: Option<String>,
     /// Return when the mount is up; the mount goes on in the background

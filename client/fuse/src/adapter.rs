@@ -23,7 +23,7 @@ use fuser::{
 
 use crate::metrics::{Op, Outcome};
 use crate::session;
-use crate::shared::{Shared, errno_logged};
+use crate::shared::{Shared, errno_logged, kernel_ttl};
 
 /// Translates between the kernel and the client's file system.
 #[derive(Debug)]
@@ -57,13 +57,13 @@ impl Filesystem for Adapter {
                 return reply.error(errno);
             }
         };
-        if let Some(attr) = shared.fs.stat_cached(&path) {
-            return shared.reply_entry(parent.0, name, Ok(attr), reply, timer, Outcome::Hit);
+        if let Some(found) = shared.fs.look_up_cached(&path) {
+            return shared.reply_entry(parent.0, name, Ok(found), reply, timer, Outcome::Hit);
         }
         let name = name.to_owned();
         let task = Arc::clone(&shared);
         shared.run(async move {
-            let found = task.fs.stat(&path).await;
+            let found = task.fs.look_up(&path).await;
             task.reply_entry(parent.0, &name, found, reply, timer, Outcome::Miss);
         });
     }
@@ -95,20 +95,23 @@ impl Filesystem for Adapter {
                 return reply.error(errno);
             }
         };
-        let cached = shared.fs.stat_cached(&path);
+        let cached = shared.fs.look_up_cached(&path);
         let task = Arc::clone(&shared);
         let answer = async move {
             let (found, outcome) = match cached {
-                Some(attr) => (Ok(attr), Outcome::Hit),
-                None => (task.fs.stat(&path).await, Outcome::Miss),
+                Some(found) => (Ok(found), Outcome::Hit),
+                None => (task.fs.look_up(&path).await, Outcome::Miss),
             };
             let found = found
                 .map_err(|error| errno_logged("getattr", &error))
-                .and_then(|attr| task.attributes(ino.0, &attr));
+                .and_then(|found| {
+                    let attr = found.attr.ok_or(Errno::ENOENT)?;
+                    Ok((task.attributes(ino.0, &attr)?, found.valid))
+                });
             match found {
-                Ok(attr) => {
+                Ok((attr, valid)) => {
                     timer.finish(outcome);
-                    reply.attr(&task.ttl, &attr);
+                    reply.attr(&kernel_ttl(valid), &attr);
                 }
                 Err(errno) => {
                     timer.finish(Outcome::Error);

@@ -9,11 +9,12 @@
 //! asks.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use fuser::{FileAttr, FileType};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use millpond_client::{ClientError, DirEntry, FileSystem};
+use millpond_client::{ClientError, DirEntry, FileSystem, Page};
 use millpond_proto::FileId;
 
 use crate::attr::AttrStyle;
@@ -35,6 +36,8 @@ pub(crate) struct DirItem {
     /// Its inode number is filled in when it is given out.
     pub(crate) attr: FileAttr,
     pub(crate) version: Option<FileId>,
+    /// Until when the kernel may believe it.
+    pub(crate) believed_until: Instant,
 }
 
 impl DirItem {
@@ -44,7 +47,7 @@ impl DirItem {
 }
 
 /// The stream of a directory's pages.
-type Pages = BoxStream<'static, Result<Vec<DirEntry>, ClientError>>;
+type Pages = BoxStream<'static, Result<Page, ClientError>>;
 
 /// A place in a directory's listing. Entry numbers start at 0 and do not count `.` and `..`.
 pub(crate) struct DirCursor {
@@ -112,7 +115,7 @@ impl DirCursor {
     /// Brings entry `number` to hand, or finds out that the listing ends before it.
     ///
     /// # Errors
-    /// Those of [`FileSystem::list`]; the next call lists again up to the same place.
+    /// Those of [`FileSystem::pages`]; the next call lists again up to the same place.
     pub(crate) async fn seek(&mut self, number: usize) -> Result<(), ClientError> {
         if number < self.base || self.broken {
             self.go_back(number).await?;
@@ -171,7 +174,7 @@ impl DirCursor {
 
     /// The next page of the stream; `None` at its end.
     async fn load_page(&mut self) -> Result<Option<Vec<DirItem>>, ClientError> {
-        let pages = self.pages.get_or_insert_with(|| self.fs.list(&self.path));
+        let pages = self.pages.get_or_insert_with(|| self.fs.pages(&self.path));
         let page = pages.next().await.transpose();
         match &page {
             Ok(Some(_)) => {}
@@ -183,21 +186,28 @@ impl DirCursor {
         }
         let page = page?;
         Ok(page.map(|page| {
-            page.into_iter()
-                .filter_map(|entry| self.item_of(entry))
+            let now = Instant::now();
+            let believed_until = now + page.valid(now);
+            let entries = page.entries().iter();
+            entries
+                .filter_map(|entry| self.item_of(entry, believed_until))
                 .collect()
         }))
     }
 
-    fn item_of(&self, entry: DirEntry) -> Option<DirItem> {
+    fn item_of(&self, entry: &DirEntry, believed_until: Instant) -> Option<DirItem> {
         if !is_listable(&entry.name) {
-            tracing::debug!(name = entry.name, "left out a name that the kernel refuses");
+            tracing::debug!(
+                name = &*entry.name,
+                "left out a name that the kernel refuses"
+            );
             return None;
         }
         Some(DirItem {
             attr: self.style.file_attr(0, &entry.attr),
             version: entry.attr.file_id,
-            name: entry.name.into(),
+            name: (*entry.name).into(),
+            believed_until,
         })
     }
 

@@ -1,12 +1,12 @@
 //! How a mount looks to its users.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::metrics::FuseMetrics;
 
-/// How a mount looks: owners and modes where the store has none, who may use it, how long
-/// the kernel believes what it was told.
+/// How a mount looks: owners and modes where the store has none, who may use it. How long
+/// the kernel believes names and attributes follows from the client's metadata modes: as long
+/// as the client itself still would.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
     /// Owner of everything whose store knows no owner; the user of this process by default.
@@ -25,10 +25,6 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// What `df` and `mount` show after `millpond:`, such as the UFS's URI.
     pub fs_name: String,
-    /// How long the kernel believes names and attributes without asking again; 1 s by
-    /// default. The client's own cache comes on top: a change made in the store shows after
-    /// at most the sum of both.
-    pub metadata_ttl: Duration,
     /// Threads that read requests from the kernel and answer hits, 1 to 64; by default the
     /// number of CPUs, at least 2 and at most 4.
     pub threads: usize,
@@ -55,7 +51,6 @@ impl Default for MountOptions {
             umask: 0,
             allow_other: false,
             fs_name: String::new(),
-            metadata_ttl: Duration::from_secs(1),
             threads: cpus.clamp(2, 4),
             read_ahead_kb: 4096,
             kernel_opens: false,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, Notifier, ReplyEntry};
-use millpond_client::{Attr, ClientError, FileHandle, FileSystem};
+use millpond_client::{Attr, ClientError, FileHandle, FileSystem, Found};
 use millpond_proto::ErrorKind;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -28,6 +28,7 @@ use crate::options::MountOptions;
 pub(crate) struct Shared {
     pub(crate) fs: FileSystem,
     pub(crate) style: AttrStyle,
+    /// How long the kernel believes the attributes of a version that is held open.
     pub(crate) ttl: Duration,
     /// Whether the kernel opens files without asking.
     pub(crate) kernel_opens: bool,
@@ -67,9 +68,9 @@ impl Shared {
             Arc::clone,
         );
         Self {
+            ttl: kernel_ttl(fs.metadata_ttl()),
             fs,
             style: AttrStyle::new(options, SystemTime::now()),
-            ttl: options.metadata_ttl,
             kernel_opens: options.kernel_opens,
             inodes: Mutex::new(InodeTable::new(if options.kernel_opens {
                 Identity::Version
@@ -163,26 +164,29 @@ impl Shared {
         &self,
         parent: u64,
         name: &str,
-        found: Result<Attr, ClientError>,
+        found: Result<Found, ClientError>,
         reply: ReplyEntry,
         timer: OpTimer,
         outcome: Outcome,
     ) {
         match found {
-            Ok(attr) => match self.remember(parent, name, &attr) {
+            Ok(Found {
+                attr: Some(attr),
+                valid,
+            }) => match self.remember(parent, name, &attr) {
                 Ok(attr) => {
                     timer.finish(outcome);
-                    reply.entry(&self.ttl, &attr, GENERATION);
+                    reply.entry(&kernel_ttl(valid), &attr, GENERATION);
                 }
                 Err(errno) => {
                     timer.finish(Outcome::Error);
                     reply.error(errno);
                 }
             },
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Ok(Found { attr: None, valid }) => {
                 timer.finish(Outcome::NotFound);
-                // Inode 0 is "there is nothing", believed for half the time.
-                reply.entry(&(self.ttl / 2), &nothing(), GENERATION);
+                // Inode 0 is "there is nothing".
+                reply.entry(&kernel_ttl(valid), &nothing(), GENERATION);
             }
             Err(error) => {
                 timer.finish(Outcome::Error);
@@ -191,6 +195,14 @@ impl Shared {
         }
     }
 }
+
+/// How long the kernel is told to believe what the client believes for `valid`.
+pub(crate) fn kernel_ttl(valid: Duration) -> Duration {
+    valid.min(LONGEST_TTL)
+}
+
+/// The kernel asks again at least this often; a client that still knows answers from memory.
+const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The errno of a failure that is about to be the application's; logged here, once.
 pub(crate) fn errno_logged(op: &'static str, error: &ClientError) -> Errno {

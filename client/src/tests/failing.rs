@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use millpond_proto::{ErrorKind, FileVersion, MountId};
 use millpond_ufs::ufs::{ByteStream, EntryStream};
 use millpond_ufs::{Metadata, Op, Ufs, UfsContext, UfsError};
@@ -50,7 +51,10 @@ impl Ufs for Flaky {
     }
 
     fn list(&self, dir: &str) -> EntryStream {
-        self.inner.list(dir)
+        match self.check() {
+            Ok(()) => self.inner.list(dir),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
 
     async fn read(
@@ -125,11 +129,33 @@ async fn errors_that_no_repetition_changes_come_at_once() {
 async fn errors_of_metadata_are_not_cached() {
     let (store, uri) = fresh_store();
     store.put("f", "content");
-    let (fs, flaky) = flaky(&uri, ErrorKind::Unavailable).await;
-    flaky.failing.store(1, Ordering::SeqCst);
+    let (fs, flaky) = flaky(&uri, ErrorKind::Denied).await;
+    flaky.failing.store(2, Ordering::SeqCst);
     let error = fs.stat("/f").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(list(&fs).await.is_err());
     assert_eq!(fs.stat("/f").await.unwrap().size, 7);
+    assert_eq!(list(&fs).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn metadata_of_a_ufs_that_recovers_costs_time_and_no_error() {
+    let (store, uri) = fresh_store();
+    store.put("f", "content");
+    for kind in [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Busy] {
+        let (fs, flaky) = flaky(&uri, kind).await;
+        flaky.failing.store(2, Ordering::SeqCst);
+        assert_eq!(fs.stat("/f").await.unwrap().size, 7, "{kind}");
+        flaky.failing.store(2, Ordering::SeqCst);
+        assert_eq!(list(&fs).await.unwrap(), 1, "{kind}");
+        assert_eq!(fs.core().metrics.metadata_retries.get(), 4);
+    }
+}
+
+/// How many entries the root has.
+async fn list(fs: &FileSystem) -> Result<usize, crate::ClientError> {
+    let pages: Vec<_> = fs.list("/").try_collect().await?;
+    Ok(pages.iter().map(Vec::len).sum())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,11 @@ use super::*;
 
 async fn names(fs: &FileSystem, path: &str) -> Vec<String> {
     let pages: Vec<_> = fs.list(path).try_collect().await.unwrap();
-    let names: Vec<_> = pages.into_iter().flatten().map(|e| e.name).collect();
+    let names: Vec<_> = pages
+        .into_iter()
+        .flatten()
+        .map(|e| e.name.to_string())
+        .collect();
     let distinct: BTreeSet<_> = names.iter().cloned().collect();
     assert_eq!(distinct.len(), names.len(), "a name came twice: {names:?}");
     distinct.into_iter().collect()

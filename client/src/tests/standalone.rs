@@ -284,7 +284,7 @@ async fn what_was_listed_is_opened_without_asking_the_ufs() {
     assert!(
         entries
             .iter()
-            .any(|e| e.name == "sub" && e.attr.kind == FileKind::Directory)
+            .any(|e| &*e.name == "sub" && e.attr.kind == FileKind::Directory)
     );
     let attr = fs.stat_cached("/d/f07").expect("the listing told");
     assert_eq!((attr.size, attr.version.is_some()), (7, true));

@@ -50,7 +50,7 @@ impl NullFiles {
             period,
             files: settings.files,
             size,
-            ttl: options.metadata_ttl,
+            ttl: settings.metadata_ttl.unwrap_or(Duration::from_secs(1)),
             owner: (options.uid, options.gid),
             flags,
         }

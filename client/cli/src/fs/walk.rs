@@ -72,7 +72,7 @@ impl Walker {
             if entry.attr.is_dir() {
                 self.open.push(Level::new(&self.fs, path.clone()));
             }
-            return Ok(Some((path, entry.attr)));
+            return Ok(Some((path, (*entry.attr).clone())));
         }
         Ok(None)
     }

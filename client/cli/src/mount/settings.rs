@@ -11,6 +11,7 @@ use millpond_fuse::MountOptions;
 use millpond_process::config::{self, ConfigError, ENV_PREFIX, to_toml};
 use millpond_process::logging::{LogArgs, LogConfig};
 use millpond_process::{Size, UsageError, default_data_dir};
+use millpond_proto::MetadataMode;
 use serde::{Deserialize, Serialize};
 
 use super::MountArgs;
@@ -38,6 +39,7 @@ struct MountSection {
     dir_mode: String,
     umask: String,
     allow_other: bool,
+    metadata: MetadataMode,
     #[serde(with = "humantime_serde")]
     metadata_ttl: Duration,
     read_ahead: Size,
@@ -60,6 +62,7 @@ impl Default for MountSection {
             dir_mode: "0755".to_owned(),
             umask: "0".to_owned(),
             allow_other: false,
+            metadata: MetadataMode::Ttl,
             metadata_ttl: Duration::from_secs(1),
             read_ahead: Size::mib(4),
             admin: "none".to_owned(),
@@ -88,6 +91,7 @@ struct MountFlags {
     dir_mode: Option<String>,
     umask: Option<String>,
     allow_other: Option<bool>,
+    metadata: Option<MetadataMode>,
     metadata_ttl: Option<String>,
     admin: Option<String>,
     options: Option<BTreeMap<String, String>>,
@@ -124,9 +128,6 @@ impl Settings {
     /// Checks everything that can be checked without asking anyone.
     pub(super) fn plan(&self) -> anyhow::Result<Plan> {
         let mount = &self.mount;
-        // A change in the store shows when first the client's and then the kernel's copy
-        // ran out: each gets half of the time that the user allows.
-        let ttl = mount.metadata_ttl / 2;
         let client = ClientConfig {
             coordinators: mount.coordinators.clone(),
             memory: mount.memory.bytes(),
@@ -134,7 +135,8 @@ impl Settings {
                 .cache_dir
                 .clone()
                 .map(|dir| (dir, mount.cache_size.bytes())),
-            metadata_ttl: ttl,
+            metadata_mode: mount.metadata,
+            metadata_ttl: mount.metadata_ttl,
             ..ClientConfig::default()
         };
         client
@@ -150,7 +152,6 @@ impl Settings {
             dir_mode: octal("dir-mode", &mount.dir_mode)?,
             umask: octal("umask", &mount.umask)?,
             allow_other: mount.allow_other,
-            metadata_ttl: ttl,
             read_ahead_kb,
             // With a local tier an open has to say whether the kernel may read from it itself.
             kernel_opens: mount.cache_dir.is_none(),
@@ -203,6 +204,7 @@ impl Flags {
                 dir_mode: args.dir_mode.clone(),
                 umask: args.umask.clone(),
                 allow_other: args.allow_other.then_some(true),
+                metadata: args.metadata,
                 metadata_ttl: args.metadata_ttl.clone(),
                 admin: args.admin.clone(),
                 options: (!options.is_empty()).then_some(options),
@@ -259,10 +261,10 @@ mod tests {
     }
 
     #[test]
-    fn defaults_make_a_plan_whose_ttls_add_up() {
+    fn defaults_make_a_plan() {
         let plan = Settings::default().plan().unwrap();
-        let total = plan.client.metadata_ttl + plan.mount.metadata_ttl;
-        assert_eq!(total, Duration::from_secs(1));
+        assert_eq!(plan.client.metadata_mode, MetadataMode::Ttl);
+        assert_eq!(plan.client.metadata_ttl, Duration::from_secs(1));
         assert_eq!(plan.mount.file_mode, 0o644);
         assert_eq!(plan.admin, None);
     }

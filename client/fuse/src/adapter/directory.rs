@@ -4,6 +4,7 @@
 //! one more for each entry. The kernel names the offset of the last entry it took.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use fuser::{
     Errno, FileHandle, FileType, FopenFlags, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen,
@@ -12,7 +13,7 @@ use fuser::{
 use crate::dir::{DirCursor, DirItem};
 use crate::inode::{InodeTable, ROOT};
 use crate::metrics::{Op, Outcome};
-use crate::shared::{GENERATION, OpenDir, Shared, errno_logged};
+use crate::shared::{GENERATION, OpenDir, Shared, errno_logged, kernel_ttl};
 
 pub(super) fn open(shared: &Shared, ino: INodeNo, reply: ReplyOpen) {
     let timer = shared.metrics.start(Op::Opendir);
@@ -117,12 +118,16 @@ impl Listing for ReplyDirectory {
 
     fn add(
         &mut self,
-        _shared: &Shared,
+        shared: &Shared,
         inodes: &mut InodeTable,
         parent: u64,
         offset: u64,
         item: &DirItem,
     ) -> bool {
+        let left = item
+            .believed_until
+            .saturating_duration_since(Instant::now());
+        let valid = kernel_ttl(left);
         let ino = INodeNo(inodes.peek(parent, &item.name));
         Self::add(self, ino, offset, item.kind(), &*item.name)
     }
@@ -153,7 +158,7 @@ impl Listing for ReplyDirectoryPlus {
 
     fn add(
         &mut self,
-        shared: &Shared,
+        _shared: &Shared,
         inodes: &mut InodeTable,
         parent: u64,
         offset: u64,
@@ -163,7 +168,7 @@ impl Listing for ReplyDirectoryPlus {
             // Without its version it cannot have an inode yet. Number 0 is "look it up".
             let ino = INodeNo(inodes.peek(parent, &item.name));
             let name = &*item.name;
-            return Self::add(self, ino, offset, name, &shared.ttl, &item.attr, GENERATION);
+            return Self::add(self, ino, offset, name, &valid, &item.attr, GENERATION);
         }
         let Some(looked) = inodes.lookup(parent, &item.name, item.kind(), item.version) else {
             return true;
@@ -176,7 +181,7 @@ impl Listing for ReplyDirectoryPlus {
             attr.ino,
             offset,
             &*item.name,
-            &shared.ttl,
+            &valid,
             &attr,
             GENERATION,
         );

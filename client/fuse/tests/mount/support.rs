@@ -59,7 +59,6 @@ impl Rig {
             .block_on(FileSystem::standalone(uri, ufs_options, config, &registry))
             .unwrap();
         let mut options = MountOptions {
-            metadata_ttl: TTL,
             fs_name: "test".to_owned(),
             ..MountOptions::default()
         };

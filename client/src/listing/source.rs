@@ -1,0 +1,253 @@
+//! One listing as its store gives it: page by page, begun again where it broke off.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use millpond_proto::{ErrorKind, MountId};
+use millpond_ufs::{Entry, Ufs, UfsError};
+use rand::Rng as _;
+use tokio::time::{sleep, timeout_at};
+
+use crate::attr::{Attr, DirEntry};
+use crate::core::Core;
+use crate::error::ClientError;
+use crate::namespace;
+
+/// A directory to list.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) path: String,
+    pub(super) mount: MountId,
+    /// The path below the mount.
+    pub(super) below: String,
+    pub(super) generation: u64,
+    /// Names that are hidden by mounts.
+    pub(super) hidden: HashSet<String>,
+    /// Whether the store need not have the directory.
+    pub(super) may_be_absent: bool,
+}
+
+/// How far a listing got: where another one of the same directory has to go on.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Resume {
+    /// Entries passed, hidden ones included.
+    count: usize,
+    /// The name of the last one.
+    last: Option<Arc<str>>,
+}
+
+/// A listing under way.
+pub(super) struct Source {
+    target: Target,
+    passed: Resume,
+    stream: Option<Stream>,
+}
+
+struct Stream {
+    ufs: Arc<dyn Ufs>,
+    pages: BoxStream<'static, Result<Vec<Entry>, UfsError>>,
+    skip: Skip,
+}
+
+/// What a listing that was begun again has to pass over.
+enum Skip {
+    Nothing,
+    /// Everything up to this name.
+    To(Arc<str>),
+    /// So many entries: the name is gone.
+    Count(usize),
+}
+
+/// A page as it came.
+pub(super) struct Raw {
+    pub(super) entries: Vec<DirEntry>,
+    pub(super) asked_at: Instant,
+}
+
+impl Source {
+    /// A listing of `target` that goes on after `passed`.
+    pub(super) const fn new(target: Target, passed: Resume) -> Self {
+        Self {
+            target,
+            passed,
+            stream: None,
+        }
+    }
+
+    pub(super) const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The next page that is not empty; none at the end. A store that fails for a moment is
+    /// asked again until the client's deadline.
+    ///
+    /// # Cancel safety
+    /// Safe: the page that was waited for comes with the next call.
+    pub(super) async fn next(&mut self, core: &Arc<Core>) -> Result<Option<Raw>, ClientError> {
+        let deadline = tokio::time::Instant::now() + core.config.deadline;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let asked_at = Instant::now();
+            let error = match timeout_at(deadline, self.step(core)).await {
+                Ok(Ok(Some(page))) => {
+                    let entries = self.take(core, page);
+                    if entries.is_empty() {
+                        continue;
+                    }
+                    return Ok(Some(Raw { entries, asked_at }));
+                }
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    self.stream = None;
+                    return Err(core.too_late("listing", &self.target.path));
+                }
+            };
+            // Without a stream it is the store that is not there, not the directory.
+            let listed = self.stream.take().is_some();
+            if error.kind() == ErrorKind::NotFound
+                && listed
+                && self.target.may_be_absent
+                && self.passed.count == 0
+            {
+                return Ok(None);
+            }
+            let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            let again = tokio::time::Instant::now() + jittered;
+            if !error.kind().is_transient() || again >= deadline {
+                return Err(self.target.explain(core, error).await);
+            }
+            tracing::debug!(
+                path = self.target.path,
+                error = &error as &dyn std::error::Error,
+                "a listing broke off, trying again"
+            );
+            core.metrics.metadata_retries.inc();
+            sleep(jittered).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The next page of the store, what was passed before included.
+    async fn step(&mut self, core: &Core) -> Result<Option<Vec<Entry>>, ClientError> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => {
+                let skip = match &self.passed.last {
+                    Some(name) => Skip::To(Arc::clone(name)),
+                    None => Skip::Nothing,
+                };
+                let stream = open(core, &self.target, skip).await?;
+                self.stream.insert(stream)
+            }
+        };
+        loop {
+            match stream.pages.next().await {
+                Some(Ok(page)) => return Ok(Some(page)),
+                Some(Err(error)) => return Err(error.into()),
+                None => {}
+            }
+            if !matches!(stream.skip, Skip::To(_)) {
+                return Ok(None);
+            }
+            // The entry where it broke off is gone; those before it are passed by number.
+            let skip = Skip::Count(self.passed.count.saturating_sub(1));
+            *stream = open(core, &self.target, skip).await?;
+        }
+    }
+
+    /// The entries of `page` that are new and shown.
+    fn take(&mut self, core: &Core, mut page: Vec<Entry>) -> Vec<DirEntry> {
+        let Some(stream) = &mut self.stream else {
+            return Vec::new();
+        };
+        match &mut stream.skip {
+            Skip::Nothing => {}
+            Skip::To(name) => match page.iter().position(|entry| *entry.name == **name) {
+                Some(at) => {
+                    page.drain(..=at);
+                    stream.skip = Skip::Nothing;
+                }
+                None => return Vec::new(),
+            },
+            Skip::Count(left) => {
+                let passed = page.len().min(*left);
+                page.drain(..passed);
+                *left -= passed;
+                if *left == 0 {
+                    stream.skip = Skip::Nothing;
+                }
+            }
+        }
+        let ufs = Arc::clone(&stream.ufs);
+        self.passed.count += page.len();
+        if let Some(last) = page.last() {
+            self.passed.last = Some(last.name.as_str().into());
+        }
+        page.into_iter()
+            .filter(|entry| !self.target.hidden.contains(&entry.name))
+            .map(|entry| self.entry(core, &*ufs, entry))
+            .collect()
+    }
+
+    fn entry(&self, core: &Core, ufs: &dyn Ufs, entry: Entry) -> DirEntry {
+        let Target { path, below, .. } = &self.target;
+        let attr = match below.is_empty() {
+            true => Attr::of(entry.metadata, self.target.mount, ufs, &entry.name),
+            false => {
+                let below = format!("{below}/{}", entry.name);
+                Attr::of(entry.metadata, self.target.mount, ufs, &below)
+            }
+        };
+        let path = namespace::join(path, &entry.name);
+        let attr = core.metadata.complete(&path, self.target.generation, attr);
+        DirEntry {
+            name: entry.name.into(),
+            attr: Arc::new(attr),
+        }
+    }
+}
+
+impl Target {
+    /// Says what is wrong with the path in terms of the namespace, where that is known.
+    async fn explain(&self, core: &Arc<Core>, error: ClientError) -> ClientError {
+        let at_root = self.below.is_empty();
+        if at_root || !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) {
+            return error;
+        }
+        let path = self.path.clone();
+        match core.look_up(&path).await {
+            Ok(attr) if !attr.is_dir() => ClientError::NotADirectory { path },
+            Err(error @ ClientError::NotFound { .. }) => error,
+            Ok(_) | Err(_) => error,
+        }
+    }
+}
+
+impl Resume {
+    /// After these `entries`, too.
+    pub(super) fn pass(&mut self, entries: &[DirEntry]) {
+        self.count += entries.len();
+        if let Some(last) = entries.last() {
+            self.last = Some(Arc::clone(&last.name));
+        }
+    }
+}
+
+async fn open(core: &Core, target: &Target, skip: Skip) -> Result<Stream, ClientError> {
+    let ufs = core.open_store(&core.snapshot(), target.mount).await?;
+    Ok(Stream {
+        pages: ufs.list(&target.below),
+        ufs,
+        skip,
+    })
+}
+
+/// The first pause before a store that failed is asked again.
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest such pause.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
