@@ -89,10 +89,11 @@ async fn a_directory_that_is_left_early_is_not_read_to_its_end() {
     server.reset_counters();
     let mut pages = fs.pages("/d");
     let first = pages.next().await.unwrap().unwrap();
-    assert_eq!(first.entries().len(), 1000);
+    // The last name of a page waits: a directory of the same name would hide it.
+    assert_eq!(first.entries().len(), 999);
     assert_eq!(server.counters().requests, 1, "before the first entry");
     // What is known of a part is used while it is being listed.
-    assert_eq!(fs.stat("/d/f00999").await.unwrap().size, 1);
+    assert_eq!(fs.stat("/d/f00998").await.unwrap().size, 1);
     assert_eq!(server.counters().requests, 1);
     for _ in 0..2 {
         pages.next().await.unwrap().unwrap();
@@ -100,7 +101,7 @@ async fn a_directory_that_is_left_early_is_not_read_to_its_end() {
     drop(pages);
     assert_eq!(server.counters().requests, 3);
     assert!(fs.list_cached("/d").is_none(), "a part is not the whole");
-    assert!(fs.stat_cached("/d/f00999").is_none());
+    assert!(fs.stat_cached("/d/f00998").is_none());
     assert!(!fs.is_known_absent("/d/f19999"));
 }
 
@@ -118,7 +119,7 @@ async fn a_directory_too_large_for_the_cache_streams_in_bounded_memory() {
     server.reset_counters();
     let mut pages = fs.pages("/d");
     let mut slow = fs.pages("/d");
-    assert_eq!(slow.next().await.unwrap().unwrap().entries().len(), 1000);
+    assert_eq!(slow.next().await.unwrap().unwrap().entries().len(), 999);
     let mut seen = Vec::new();
     while let Some(page) = pages.next().await {
         seen.extend(page.unwrap().entries().iter().map(|e| e.name.to_string()));
@@ -126,18 +127,18 @@ async fn a_directory_too_large_for_the_cache_streams_in_bounded_memory() {
         assert!(held < 2 << 20, "{held} bytes of pages are held");
     }
     let expected: Vec<String> = (0..total).map(|i| format!("f{i:05}")).collect();
-    assert_eq!(seen, expected);
+    assert!(seen == expected, "{} of {}", seen.len(), expected.len());
     assert_eq!(server.counters().requests, 20);
     assert!(fs.list_cached("/d").is_none());
     assert!(!fs.is_known_absent("/d/none"));
     assert_eq!(fs.stat_cached("/d/f19999").map(|attr| attr.size), Some(1));
 
     // The one who was left behind goes on where it was, without a gap and without a double.
-    let mut seen = expected[..1000].to_vec();
+    let mut seen = expected[..999].to_vec();
     while let Some(page) = slow.next().await {
         seen.extend(page.unwrap().entries().iter().map(|e| e.name.to_string()));
     }
-    assert_eq!(seen, expected);
+    assert!(seen == expected, "{} of {}", seen.len(), expected.len());
     drop((pages, slow));
     assert_eq!(fs.core().listings.held(), 0);
 }
@@ -156,12 +157,12 @@ async fn a_listing_that_breaks_off_goes_on_where_it_was() {
     take(pages.next().await.unwrap().unwrap());
     // More than the driver's own patience; and the entry where it broke off goes.
     server.faults().fail_next(6, 503);
-    server.delete("bucket", "d/f0999");
+    server.delete("bucket", "d/f0998");
     while let Some(page) = pages.next().await {
         take(page.unwrap());
     }
     let expected: Vec<String> = (0..5000).map(|i| format!("f{i:04}")).collect();
-    assert_eq!(seen, expected);
+    assert!(seen == expected, "{} of {}", seen.len(), expected.len());
 }
 
 #[tokio::test]

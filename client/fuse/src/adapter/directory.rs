@@ -118,16 +118,12 @@ impl Listing for ReplyDirectory {
 
     fn add(
         &mut self,
-        shared: &Shared,
+        _shared: &Shared,
         inodes: &mut InodeTable,
         parent: u64,
         offset: u64,
         item: &DirItem,
     ) -> bool {
-        let left = item
-            .believed_until
-            .saturating_duration_since(Instant::now());
-        let valid = kernel_ttl(left);
         let ino = INodeNo(inodes.peek(parent, &item.name));
         Self::add(self, ino, offset, item.kind(), &*item.name)
     }
@@ -158,12 +154,16 @@ impl Listing for ReplyDirectoryPlus {
 
     fn add(
         &mut self,
-        _shared: &Shared,
+        shared: &Shared,
         inodes: &mut InodeTable,
         parent: u64,
         offset: u64,
         item: &DirItem,
     ) -> bool {
+        let left = item
+            .believed_until
+            .saturating_duration_since(Instant::now());
+        let valid = kernel_ttl(left);
         if shared.kernel_opens && item.kind() == FileType::RegularFile && item.version.is_none() {
             // Without its version it cannot have an inode yet. Number 0 is "look it up".
             let ino = INodeNo(inodes.peek(parent, &item.name));

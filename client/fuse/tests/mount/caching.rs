@@ -84,9 +84,8 @@ fn opening_a_known_file_costs_no_request_where_the_kernel_opens() {
     let (store, uri) = memory();
     let data = pattern(1, 100_000);
     store.put("d/f", data.clone());
-    let Some(rig) = Rig::with(&uri, BTreeMap::new(), |options| {
+    let Some(rig) = Rig::with(&uri, believed_for_long(), |options| {
         options.kernel_opens = true;
-        options.metadata_ttl = Duration::from_secs(3600);
     }) else {
         return;
     };
@@ -101,15 +100,14 @@ fn opening_a_known_file_costs_no_request_where_the_kernel_opens() {
     assert_eq!(stats.open_files, 0);
 }
 
-/// The kernel believes the name for an hour: only the failed read can tell it better.
+/// The name is believed for an hour: only the failed read can tell it better.
 #[test]
 fn a_read_that_finds_its_version_gone_makes_the_next_open_see_the_new_one() {
     let (dir, uri) = local();
     let (old, new) = (pattern(1, 3 * MIB), pattern(2, 2 * MIB));
     std::fs::write(dir.path().join("f"), &old).unwrap();
-    let Some(rig) = Rig::with(&uri, BTreeMap::new(), |options| {
+    let Some(rig) = Rig::with(&uri, believed_for_long(), |options| {
         options.kernel_opens = true;
-        options.metadata_ttl = Duration::from_secs(3600);
     }) else {
         return;
     };
@@ -132,9 +130,8 @@ fn a_read_that_finds_its_version_gone_makes_the_next_open_see_the_new_one() {
 fn a_file_that_is_gone_is_stale_to_its_reader_and_absent_to_others() {
     let (store, uri) = memory();
     store.put("f", pattern(1, MIB));
-    let Some(rig) = Rig::with(&uri, BTreeMap::new(), |options| {
+    let Some(rig) = Rig::with(&uri, believed_for_long(), |options| {
         options.kernel_opens = true;
-        options.metadata_ttl = Duration::from_secs(3600);
     }) else {
         return;
     };
@@ -233,4 +230,9 @@ fn a_slow_read_delays_no_stat() {
     drop(slow);
     drop(rig);
     fixture_runtime.block_on(s3.shutdown());
+}
+
+/// Mount options by which names and attributes are believed for longer than any test runs.
+fn believed_for_long() -> BTreeMap<String, String> {
+    [("metadata_ttl".to_owned(), "1h".to_owned())].into()
 }
