@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::control;
 use crate::metrics::{Op, Outcome};
 use crate::session;
 use crate::shared::{Shared, errno_logged, kernel_ttl};
@@ -44,6 +45,11 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if let Some(name) = name.to_str()
+            && control::answers(parent, name)
+        {
+            return control::lookup(&self.shared, parent, name, reply);
+        }
         let shared = Arc::clone(&self.shared);
         let timer = shared.metrics.start(Op::Lookup);
         let path = name.to_str().ok_or(Errno::ENOENT).and_then(|name| {
@@ -69,6 +75,9 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        if control::is_control(ino) {
+            return control::forget(&self.shared, ino);
+        }
         let timer = self.shared.metrics.start(Op::Forget);
         let mut inodes = self.shared.inodes.lock();
         let gone = inodes.forget(ino.0, nlookup);
@@ -81,6 +90,9 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        if control::is_control(ino) {
+            return control::getattr(&self.shared, ino, reply);
+        }
         let shared = Arc::clone(&self.shared);
         let timer = shared.metrics.start(Op::Getattr);
         let pinned = shared.inodes.lock().pinned(ino.0);
@@ -148,6 +160,9 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if control::is_control(ino) && flags.acc_mode() == OpenAccMode::O_RDONLY {
+            return control::open(reply);
+        }
         file::open(&self.shared, ino, flags, reply);
     }
 
@@ -163,6 +178,9 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         if fh == unopened::HANDLE {
+            if control::is_control(ino) {
+                return control::read(&self.shared, ino, offset, size, reply);
+            }
             return unopened::read(&self.shared, ino, offset, size, reply);
         }
         file::read(&self.shared, fh, offset, size, reply);
@@ -183,13 +201,16 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        if control::is_control(ino) {
+            return reply.ok();
+        }
         file::release(&self.shared, fh, reply);
     }
 
@@ -205,6 +226,9 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if control::is_control(ino) {
+            return reply.opened(FileHandle(0), FopenFlags::empty());
+        }
         directory::open(&self.shared, ino, reply);
     }
 
@@ -216,6 +240,9 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
+        if control::is_control(ino) {
+            return control::readdir(&self.shared, ino, offset, reply);
+        }
         directory::read(&self.shared, ino, fh, offset, reply, Op::Readdir);
     }
 
@@ -227,6 +254,9 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
+        if control::is_control(ino) {
+            return control::readdirplus(&self.shared, ino, offset, reply);
+        }
         directory::read(&self.shared, ino, fh, offset, reply, Op::Readdirplus);
     }
 
@@ -265,10 +295,16 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if control::is_control(ino) {
+            return reply.error(Errno::NO_XATTR);
+        }
         xattr::get(&self.shared, ino, name, size, reply);
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if control::is_control(ino) {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         xattr::list(&self.shared, ino, size, reply);
     }
 

@@ -57,6 +57,27 @@ impl AttrStyle {
             flags: 0,
         }
     }
+
+    /// The attributes of something of the mount's own.
+    pub(crate) fn of_mount(&self, ino: u64, kind: FileType, perm: u16, size: u64) -> FileAttr {
+        FileAttr {
+            ino: INodeNo(ino),
+            size,
+            blocks: size.div_ceil(512),
+            atime: self.epoch,
+            mtime: self.epoch,
+            ctime: self.epoch,
+            crtime: self.epoch,
+            kind,
+            perm,
+            nlink: 1,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
 }
 
 /// The attributes of one version of a file, in little room.

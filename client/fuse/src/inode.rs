@@ -43,6 +43,8 @@ pub(crate) enum Identity {
 /// - with [`Identity::Version`] the version of a file's node never changes once it is known.
 #[derive(Debug)]
 pub(crate) struct InodeTable {
+    /// The path of the mount's root in the namespace, "" for the namespace's own.
+    root: Box<str>,
     identity: Identity,
     nodes: HashMap<u64, Node, Spread>,
     /// Attached nodes whose first-choice number was taken when they came. Nearly always
@@ -99,6 +101,7 @@ impl InodeTable {
         let mut nodes = HashMap::default();
         nodes.insert(ROOT, root);
         Self {
+            root: Box::from(""),
             identity,
             nodes,
             displaced: HashMap::new(),
@@ -106,12 +109,23 @@ impl InodeTable {
         }
     }
 
+    /// The table of a mount whose root is the directory `path` of the namespace.
+    pub(crate) fn below(mut self, path: &str) -> Self {
+        self.root = path.trim_end_matches('/').into();
+        self
+    }
+
+    /// The path of the mount's root in the namespace, "" for the namespace's own.
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
     /// Inodes present, the root included.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The path of an inode: absolute, `/` for the mount's root.
+    /// The path of an inode in the namespace: absolute, `/` for the namespace's root.
     pub(crate) fn path(&self, ino: u64) -> Option<String> {
         let mut names = Vec::with_capacity(8);
         let mut at = ino;
@@ -120,7 +134,9 @@ impl InodeTable {
             names.push(&*node.name);
             at = node.parent;
         }
-        let mut path = String::with_capacity(names.iter().map(|name| name.len() + 1).sum());
+        let below: usize = names.iter().map(|name| name.len() + 1).sum();
+        let mut path = String::with_capacity(self.root.len() + below + 1);
+        path.push_str(&self.root);
         for name in names.iter().rev() {
             path.push('/');
             path.push_str(name);
@@ -134,7 +150,7 @@ impl InodeTable {
     /// The path of `name` in the directory `parent`.
     pub(crate) fn child_path(&self, parent: u64, name: &str) -> Option<String> {
         let mut path = self.path(parent)?;
-        if parent != ROOT {
+        if !path.ends_with('/') {
             path.push('/');
         }
         path.push_str(name);

@@ -15,6 +15,8 @@
 //! | [`mountinfo`] | the kernel's list of mounts |
 //! | [`errno`] | the one table from error kind to errno |
 //! | [`metrics`] | [`FuseMetrics`] |
+//! | [`control`] | the virtual directory `.millpond`: figures, settings, hints |
+//! | `latency` | how long requests took |
 //! | `adapter` | the kernel calls, one short function each |
 //! | `inode` | inode numbers, lookup counts, which version an inode stands for |
 //! | `dir` | directory cursors with bounded memory |
@@ -26,12 +28,14 @@
 
 mod adapter;
 mod attr;
+pub mod control;
 mod dir;
 pub mod errno;
 mod handles;
 mod held;
 mod inode;
 mod kernel;
+mod latency;
 pub mod metrics;
 pub mod mounted;
 pub mod mountinfo;
@@ -41,6 +45,7 @@ pub mod session;
 mod shared;
 pub mod unmount;
 
+pub use latency::LatencyCounts;
 pub use metrics::FuseMetrics;
 pub use mounted::{MountError, MountStats, MountedFs, Unmounted};
 pub use options::MountOptions;

@@ -1,7 +1,8 @@
 //! What a mount counts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -10,6 +11,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::control::OperationStats;
+use crate::latency::Latencies;
+
 /// Requests, bytes and times of the FUSE adapter. Built once per process, shared by its
 /// mounts.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub struct FuseMetrics {
     /// One per (op, outcome), so that counting takes no lock.
     requests: [[Counter; OUTCOMES]; OPS],
     durations: [Histogram; OPS],
+    latencies: [Latencies; OPS],
+    stalls: Counter,
     read_bytes: Counter,
     pub(crate) inodes: Gauge,
     pub(crate) open_files: Gauge,
@@ -84,9 +90,12 @@ const ALL_OUTCOMES: [Outcome; OUTCOMES] = [
     Outcome::Error,
 ];
 
-impl EncodeLabelValue for Op {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let name = match self {
+/// A reader that waits for so long is held up.
+const STALL: Duration = Duration::from_millis(100);
+
+impl Op {
+    const fn name(self) -> &'static str {
+        match self {
             Self::Lookup => "lookup",
             Self::Getattr => "getattr",
             Self::Open => "open",
@@ -101,8 +110,13 @@ impl EncodeLabelValue for Op {
             Self::Forget => "forget",
             Self::Write => "write",
             Self::Other => "other",
-        };
-        EncodeLabelValue::encode(&name, encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for Op {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.name(), encoder)
     }
 }
 
@@ -139,6 +153,7 @@ impl FuseMetrics {
             Histogram::new(exponential_buckets(1e-6, 4.0, 13))
         });
         let read_bytes = Counter::default();
+        let stalls = Counter::default();
         let inodes = Gauge::default();
         let open_files = Gauge::default();
         registry.register(
@@ -155,6 +170,11 @@ impl FuseMetrics {
             "millpond_fuse_read_bytes",
             "Bytes of file data given to the kernel",
             read_bytes.clone(),
+        );
+        registry.register(
+            "millpond_fuse_stalls",
+            "Reads that took 100 ms or more",
+            stalls.clone(),
         );
         registry.register(
             "millpond_fuse_inodes",
@@ -174,6 +194,8 @@ impl FuseMetrics {
         Self {
             requests: ALL_OPS.map(|op| ALL_OUTCOMES.map(|outcome| counter(op, outcome))),
             durations: ALL_OPS.map(|op| durations.get_or_create(&OpLabels { op }).clone()),
+            latencies: ALL_OPS.map(|_| Latencies::new()),
+            stalls,
             read_bytes,
             inodes,
             open_files,
@@ -188,6 +210,28 @@ impl FuseMetrics {
     /// Requests so far, of all kinds.
     pub fn requests(&self) -> u64 {
         self.requests.iter().flatten().map(Counter::get).sum()
+    }
+
+    /// Reads that took [`STALL`] or more, so far.
+    pub(crate) fn stalls(&self) -> u64 {
+        self.stalls.get()
+    }
+
+    /// Requests so far, by kind; kinds that there was none of are left out.
+    pub(crate) fn operations(&self) -> BTreeMap<String, OperationStats> {
+        let stats = ALL_OPS.map(|op| {
+            let latency_us = self.latencies[op as usize].counts();
+            let stats = OperationStats {
+                requests: self.requests_of(op),
+                errors: self.requests[op as usize][Outcome::Error as usize].get(),
+                p50_us: latency_us.quantile(0.5),
+                p99_us: latency_us.quantile(0.99),
+                latency_us,
+            };
+            (op.name().to_owned(), stats)
+        });
+        let some = stats.into_iter().filter(|(_, stats)| stats.requests > 0);
+        some.collect()
     }
 
     pub(crate) fn requests_of(&self, op: Op) -> u64 {
@@ -218,8 +262,13 @@ pub(crate) struct OpTimer {
 impl OpTimer {
     pub(crate) fn finish(self, outcome: Outcome) {
         let op = self.op as usize;
+        let took = self.started.elapsed();
         self.metrics.requests[op][outcome as usize].inc();
-        self.metrics.durations[op].observe(self.started.elapsed().as_secs_f64());
+        self.metrics.durations[op].observe(took.as_secs_f64());
+        self.metrics.latencies[op].note(took);
+        if self.op == Op::Read && took >= STALL {
+            self.metrics.stalls.inc();
+        }
     }
 }
 

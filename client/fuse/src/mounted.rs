@@ -17,7 +17,7 @@ use crate::metrics::Op;
 use crate::options::MountOptions;
 use crate::shared::Shared;
 use crate::unmount::{Force, UnmountError, detach};
-use crate::{mountinfo, preflight, session};
+use crate::{control, mountinfo, preflight, session};
 
 /// A [`FileSystem`] mounted at a directory, read-only. Dropping it unmounts (lazily, without
 /// waiting); [`MountedFs::unmount`] does so in order.
@@ -207,7 +207,7 @@ impl MountedFs {
         validate(options)?;
         let dir = preflight::check_mount_point(dir)?;
         preflight::check_device()?;
-        let shared = Arc::new(Shared::new(fs, runtime, options));
+        let shared = Arc::new(Shared::new(fs, runtime, &dir, options));
         let adapter = Adapter::new(Arc::clone(&shared));
         let session = Session::new(adapter, &dir, &session::config(options))
             .map_err(|source| refused(&dir, source))?;
@@ -234,6 +234,7 @@ impl MountedFs {
             shared.spawn(sweep(Arc::clone(&shared), ended.clone()));
         }
         if let Some(device) = device {
+            shared.spawn(control::serve(Arc::clone(&shared), device));
             session::raise_read_ahead(device, options);
         }
         tracing::info!(mount = %dir.display(), source = options.source(), "mounted");
@@ -278,6 +279,7 @@ impl MountedFs {
     /// # Errors
     /// [`UnmountError::Denied`] and [`UnmountError::Failed`]; the mount is then still there.
     pub async fn unmount(mut self) -> Result<Unmounted, UnmountError> {
+        self.shared.control.inbox.close();
         let how = self.take_away().await?;
         self.device = None;
         let drain = if how == Unmounted::Lazy {
@@ -331,6 +333,7 @@ impl MountedFs {
 
 impl Drop for MountedFs {
     fn drop(&mut self) {
+        self.shared.control.inbox.close();
         if self.is_there()
             && let Err(error) = detach(&self.dir, Force::Lazy)
         {

@@ -36,6 +36,10 @@ pub struct MountOptions {
     /// and a file is as fresh at `open` as its name. Off by default: the kernel asks at each
     /// open, which passing files through to a local tier needs.
     pub kernel_opens: bool,
+    /// The directory of the namespace that is the mount's root, `/` by default.
+    pub subtree: String,
+    /// The limit of the process's memory that `.millpond/config` shows, if there is one.
+    pub memory_limit: Option<u64>,
     /// Where the mount counts; metrics that nobody reads by default.
     pub metrics: Option<Arc<FuseMetrics>>,
 }
@@ -54,6 +58,8 @@ impl Default for MountOptions {
             threads: cpus.clamp(2, 4),
             read_ahead_kb: 4096,
             kernel_opens: false,
+            subtree: "/".to_owned(),
+            memory_limit: None,
             metrics: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
@@ -15,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::attr::{AttrStyle, file_type};
+use crate::control::Control;
 use crate::dir::DirCursor;
 use crate::errno::errno_of;
 use crate::handles::Handles;
@@ -37,6 +39,7 @@ pub(crate) struct Shared {
     /// What is read of files that the kernel opened by itself.
     pub(crate) held: HeldFiles,
     pub(crate) dirs: Handles<OpenDir>,
+    pub(crate) control: Control,
     pub(crate) metrics: Arc<FuseMetrics>,
     /// Set right after the session exists, before its first request.
     pub(crate) notifier: OnceLock<Notifier>,
@@ -62,24 +65,26 @@ pub(crate) struct OpenDir {
 }
 
 impl Shared {
-    pub(crate) fn new(fs: FileSystem, runtime: Handle, options: &MountOptions) -> Self {
+    pub(crate) fn new(fs: FileSystem, runtime: Handle, dir: &Path, options: &MountOptions) -> Self {
         let metrics = options.metrics.as_ref().map_or_else(
             || Arc::new(FuseMetrics::new(&mut Default::default())),
             Arc::clone,
         );
+        let identity = if options.kernel_opens {
+            Identity::Version
+        } else {
+            Identity::Name
+        };
         Self {
             ttl: kernel_ttl(fs.metadata_ttl()),
             fs,
             style: AttrStyle::new(options, SystemTime::now()),
             kernel_opens: options.kernel_opens,
-            inodes: Mutex::new(InodeTable::new(if options.kernel_opens {
-                Identity::Version
-            } else {
-                Identity::Name
-            })),
+            inodes: Mutex::new(InodeTable::new(identity).below(&options.subtree)),
             files: Handles::new(),
             held: HeldFiles::new(),
             dirs: Handles::new(),
+            control: Control::new(dir.to_owned(), options.clone()),
             metrics,
             notifier: OnceLock::new(),
             tasks: TaskTracker::new(),

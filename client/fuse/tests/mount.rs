@@ -8,6 +8,8 @@
 
 #[path = "mount/caching.rs"]
 mod caching;
+#[path = "mount/control.rs"]
+mod control;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
 #[path = "mount/listing.rs"]

@@ -37,6 +37,12 @@ impl HintList {
     /// Reads `text`. Each path is taken as one below the directory `root` of the namespace,
     /// whether it starts with `/` or not.
     pub fn parse(text: &str, root: &str) -> Self {
+        Self::parse_mounted(text, root, "")
+    }
+
+    /// The same for a mount at the directory `dir` of this host: paths that begin with it are
+    /// taken from there.
+    pub fn parse_mounted(text: &str, root: &str, dir: &str) -> Self {
         // "" for the namespace's own.
         let root = root.trim_end_matches('/');
         let mut list = Self::default();
@@ -46,9 +52,11 @@ impl HintList {
             }
             let (path, part) = split(line);
             let path = path.strip_prefix("./").unwrap_or(path);
+            let inside = path.strip_prefix(dir).filter(|rest| rest.starts_with('/'));
+            let path = inside.unwrap_or(path);
             let path = format!("{root}/{}", path.trim_start_matches('/'));
             match namespace::normal(&path) {
-                Ok(path) if path.len() > root.len() => list.push(path, part),
+                Ok(path) if path != "/" && path.len() > root.len() => list.push(path, part),
                 Ok(_) | Err(_) => list.bad_lines += 1,
             }
         }
@@ -164,6 +172,14 @@ mod tests {
         assert_eq!(list.bad_lines(), 3, "a//b, ../up and /");
         assert!(!list.has_parts());
         assert_eq!(paths(&HintList::parse("/x\ny", "/")), ["/x", "/y"]);
+    }
+
+    #[test]
+    fn paths_of_this_host_are_taken_from_the_mount() {
+        let text = "/mnt/d/a\n/mnt/dx/b\nmnt/d/c\n/d\n/\n";
+        let list = HintList::parse_mounted(text, "/", "/mnt/d");
+        assert_eq!(paths(&list), ["/a", "/mnt/dx/b", "/mnt/d/c", "/d"]);
+        assert_eq!(list.bad_lines(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use fuser::{
     Errno, FileHandle, FileType, FopenFlags, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen,
 };
 
+use crate::control;
 use crate::dir::{DirCursor, DirItem};
 use crate::inode::{InodeTable, ROOT};
 use crate::metrics::{Op, Outcome};
@@ -82,7 +83,9 @@ fn fill<L: Listing>(shared: &Shared, ino: u64, offset: u64, cursor: &DirCursor, 
     }
     let mut number = entry_number(offset);
     while let Some(item) = cursor.item(number) {
-        if reply.add(shared, &mut inodes, ino, number as u64 + DOTS + 1, item) {
+        if !control::hides(ino, &item.name)
+            && reply.add(shared, &mut inodes, ino, number as u64 + DOTS + 1, item)
+        {
             break;
         }
         number += 1;
