@@ -40,7 +40,10 @@ pub struct Config {
     pub cache_dir: Option<String>,
     /// Its bytes.
     pub cache_size: u64,
-    /// How long a change made in the store may stay unseen, in seconds.
+    /// How long attributes are believed where a store's mount does not say it: strict, ttl or
+    /// immutable.
+    pub metadata_mode: String,
+    /// How long a change made in the store may stay unseen in mode ttl, in seconds.
     pub metadata_ttl: f64,
     /// How long one call may take, in seconds.
     pub deadline: f64,
@@ -115,7 +118,8 @@ impl Config {
                 .as_ref()
                 .map(|(dir, _)| dir.display().to_string()),
             cache_size: client.disk.as_ref().map_or(0, |(_, size)| *size),
-            metadata_ttl: seconds(shared.fs.metadata_ttl() + shown.metadata_ttl),
+            metadata_mode: client.metadata_mode.to_string(),
+            metadata_ttl: seconds(shared.fs.metadata_ttl()),
             deadline: seconds(client.deadline),
             readahead: client.readahead,
             kernel_read_ahead_kb: shown.read_ahead_kb,
