@@ -35,6 +35,7 @@ mod handles;
 mod held;
 mod inode;
 mod kernel;
+mod kernel_dirs;
 mod latency;
 pub mod metrics;
 pub mod mounted;
