@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
-use millpond_fuse::MountOptions;
+use millpond_fuse::{MountOptions, Unmounted};
 use millpond_s3_fixture::{Op, S3Fixture};
 
 use crate::support::{Rig, local, memory, pattern, wait_for};
@@ -235,4 +235,53 @@ fn a_slow_read_delays_no_stat() {
 /// Mount options by which names and attributes are believed for longer than any test runs.
 fn believed_for_long() -> BTreeMap<String, String> {
     [("metadata_ttl".to_owned(), "1h".to_owned())].into()
+/// Nothing but what must come from the store waits for it.
+#[test]
+fn a_store_that_hangs_holds_up_nothing_that_is_known() {
+    OPENS.into_iter().for_each(hanging_store);
+}
+
+fn hanging_store(kernel_opens: bool) {
+    let fixture_runtime = tokio::runtime::Runtime::new().unwrap();
+    let s3 = fixture_runtime.block_on(S3Fixture::start());
+    s3.create_bucket("data");
+    s3.put("data", "d/known", pattern(1, 1000));
+    s3.put("data", "d/other", pattern(2, 1000));
+    let mut store = s3.options();
+    store.extend(believed_for_long());
+    let Some(mut rig) = Rig::with("s3://data", store, |options| {
+        options.kernel_opens = kernel_opens;
+        options.threads = 1;
+    }) else {
+        return;
+    };
+    let (known, other) = (rig.path("d/known"), rig.path("d/other"));
+    assert!(std::fs::read(&known).unwrap() == pattern(1, 1000));
+    let other = File::open(other).unwrap();
+    let gate = s3.faults().hold(None);
+    let mounted = rig.mounted.take().unwrap();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| other.read_exact_at(&mut [0; 1000], 0));
+        wait_for("the read to arrive at the store", || gate.waiting() > 0);
+        let (dir, runtime) = (rig.dir(), &rig.runtime);
+        let rest = scope.spawn(|| {
+            assert!(nix::sys::statvfs::statvfs(dir).is_ok());
+            assert_eq!(std::fs::metadata(&known).unwrap().len(), 1000);
+            assert!(std::fs::read(&known).unwrap() == pattern(1, 1000));
+            runtime.block_on(mounted.unmount()).unwrap()
+        });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !rest.is_finished() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        let (in_time, read_hung) = (rest.is_finished(), !reader.is_finished());
+        gate.release();
+        assert!(in_time, "something waited for the store");
+        assert!(read_hung, "the store did not hang");
+        assert_eq!(rest.join().unwrap(), Unmounted::Lazy);
+        reader.join().unwrap().unwrap();
+    });
+    drop(other);
+    drop(rig);
+    fixture_runtime.block_on(s3.shutdown());
 }
