@@ -85,6 +85,7 @@ impl Filesystem for Adapter {
         drop(inodes);
         if gone {
             self.shared.held.remove(ino.0);
+            self.shared.kernel_dirs.forget(ino.0);
         }
         timer.finish(Outcome::Hit);
     }
@@ -268,8 +269,7 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.shared.dirs.remove(fh.0);
-        reply.ok();
+        directory::release(&self.shared, fh, reply);
     }
 
     fn fsyncdir(

@@ -9,9 +9,9 @@
 //! asks.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use fuser::{FileAttr, FileType};
+use fuser::FileAttr;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use millpond_client::{ClientError, DirEntry, FileSystem, Page};
@@ -41,9 +41,25 @@ pub(crate) struct DirItem {
 }
 
 impl DirItem {
-    pub(crate) const fn kind(&self) -> FileType {
-        self.attr.kind
+    pub(crate) fn shown(&self, now: Instant) -> Shown<'_> {
+        Shown {
+            name: &self.name,
+            attr: self.attr,
+            version: self.version,
+            valid: self.believed_until.saturating_duration_since(now),
+        }
     }
+}
+
+/// What the kernel is told about an entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub(crate) name: &'a str,
+    /// Its inode number is filled in when it is given out.
+    pub(crate) attr: FileAttr,
+    pub(crate) version: Option<FileId>,
+    /// How long it may be believed.
+    pub(crate) valid: Duration,
 }
 
 /// The stream of a directory's pages.
@@ -227,7 +243,7 @@ impl DirCursor {
 }
 
 /// Whether the kernel takes `name`: one bad name fails a whole reply.
-fn is_listable(name: &str) -> bool {
+pub(crate) fn is_listable(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= NAME_MAX
         && name != "."

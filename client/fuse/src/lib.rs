@@ -20,6 +20,8 @@
 //! | `adapter` | the kernel calls, one short function each |
 //! | `inode` | inode numbers, lookup counts, which version an inode stands for |
 //! | `dir` | directory cursors with bounded memory |
+//! | `whole_dir` | directories whose listing is in memory |
+//! | `kernel_dirs` | which listings the kernel may keep |
 //! | `held` | files that are read without having been opened |
 //!
 //! Invariants about what is absent: no path is stored twice (an inode knows its parent and
@@ -45,6 +47,7 @@ pub mod preflight;
 pub mod session;
 mod shared;
 pub mod unmount;
+mod whole_dir;
 
 pub use latency::LatencyCounts;
 pub use metrics::FuseMetrics;

@@ -17,6 +17,7 @@ use crate::metrics::Op;
 use crate::options::MountOptions;
 use crate::shared::Shared;
 use crate::unmount::{Force, UnmountError, detach};
+use crate::whole_dir::MARGIN;
 use crate::{control, mountinfo, preflight, session};
 
 /// A [`FileSystem`] mounted at a directory, read-only. Dropping it unmounts (lazily, without
@@ -230,9 +231,7 @@ impl MountedFs {
                 dir: dir.clone(),
                 source,
             })?;
-        if options.kernel_opens {
-            shared.spawn(sweep(Arc::clone(&shared), ended.clone()));
-        }
+        shared.spawn(sweep(Arc::clone(&shared), ended.clone()));
         if let Some(device) = device {
             shared.spawn(control::serve(Arc::clone(&shared), device));
             session::raise_read_ahead(device, options);
@@ -342,13 +341,17 @@ impl Drop for MountedFs {
     }
 }
 
-/// Lets go of files that nobody reads, until the mount has ended.
+/// Lets go of files that nobody reads, and has the kernel let go of listings that are over,
+/// until the mount has ended.
 async fn sweep(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
     loop {
         let gone = ended.wait_for(|ended| *ended);
         match tokio::time::timeout(SWEEP, gone).await {
             Ok(_) => return,
-            Err(_) => shared.held.sweep(),
+            Err(_) => {
+                shared.held.sweep();
+                shared.drop_old_listings();
+            }
         }
     }
 }
@@ -387,8 +390,9 @@ fn refused(dir: &Path, source: io::Error) -> MountError {
     }
 }
 
-/// How long a file is held at least, and twice as long at most, without being read.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How long a file is held at least, and twice as long at most, without being read; how long
+/// before its end a listing goes.
+const SWEEP: Duration = MARGIN;
 
 /// Clean unmounts that are tried before a lazy one, with a pause between.
 const ATTEMPTS: u32 = 6;

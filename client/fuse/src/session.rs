@@ -4,6 +4,7 @@
 use fuser::{Config, FopenFlags, InitFlags, KernelConfig, MountOption, SessionACL};
 
 use crate::kernel;
+use crate::kernel_dirs::Caching;
 use crate::options::MountOptions;
 
 /// The options of the mount and the threads that serve it.
@@ -58,6 +59,15 @@ pub const fn open_flags(keep_pages: bool) -> FopenFlags {
         FopenFlags::FOPEN_NOFLUSH.union(FopenFlags::FOPEN_KEEP_CACHE)
     } else {
         FopenFlags::FOPEN_NOFLUSH
+    }
+}
+
+/// How a directory is opened of whose listing the kernel may do so much.
+pub(crate) const fn open_dir_flags(caching: Caching) -> FopenFlags {
+    match caching {
+        Caching::No => FopenFlags::empty(),
+        Caching::Fill => FopenFlags::FOPEN_CACHE_DIR,
+        Caching::Keep => FopenFlags::FOPEN_CACHE_DIR.union(FopenFlags::FOPEN_KEEP_CACHE),
     }
 }
 

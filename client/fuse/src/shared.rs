@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, Notifier, ReplyEntry};
-use millpond_client::{Attr, ClientError, FileHandle, FileSystem, Found};
+use millpond_client::{Attr, ClientError, Directory, FileHandle, FileSystem, Found};
 use millpond_proto::ErrorKind;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -22,8 +22,10 @@ use crate::errno::errno_of;
 use crate::handles::Handles;
 use crate::held::HeldFiles;
 use crate::inode::{Identity, InodeTable, Replaced};
+use crate::kernel_dirs::KernelDirs;
 use crate::metrics::{FuseMetrics, OpTimer, Outcome};
 use crate::options::MountOptions;
+use crate::whole_dir::{MARGIN, WholeDir};
 
 /// The state of one mount, and the helpers by which handlers answer.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     /// What is read of files that the kernel opened by itself.
     pub(crate) held: HeldFiles,
     pub(crate) dirs: Handles<OpenDir>,
+    pub(crate) kernel_dirs: KernelDirs<Directory>,
     pub(crate) control: Control,
     pub(crate) metrics: Arc<FuseMetrics>,
     /// Set right after the session exists, before its first request.
@@ -57,11 +60,14 @@ pub(crate) struct OpenFile {
     pub(crate) unsettled: AtomicBool,
 }
 
-/// A directory handle that the kernel holds. The lock is held while the listing is waited
-/// for: two readers of one handle take turns, as the kernel makes them do anyway.
+/// A directory handle that the kernel holds.
 #[derive(Debug)]
-pub(crate) struct OpenDir {
-    pub(crate) cursor: tokio::sync::Mutex<DirCursor>,
+pub(crate) enum OpenDir {
+    /// Read from the store. The lock is held while the listing is waited for: two readers of
+    /// one handle take turns, as the kernel makes them do anyway.
+    Stream(tokio::sync::Mutex<DirCursor>),
+    /// Read from memory.
+    Whole(WholeDir),
 }
 
 impl Shared {
@@ -84,6 +90,7 @@ impl Shared {
             files: Handles::new(),
             held: HeldFiles::new(),
             dirs: Handles::new(),
+            kernel_dirs: KernelDirs::new(),
             control: Control::new(dir.to_owned(), options.clone()),
             metrics,
             notifier: OnceLock::new(),
@@ -145,6 +152,29 @@ impl Shared {
                 && let Err(error) = notifier.inval_entry(INodeNo(parent), &name)
             {
                 tracing::debug!(%error, ?name, "the kernel did not drop a name");
+            }
+        };
+        self.tasks.spawn_blocking_on(notify, &self.runtime);
+    }
+
+    /// Has the kernel drop the listings that open handles could go on reading from it when
+    /// they are over.
+    pub(crate) fn drop_old_listings(self: &Arc<Self>) {
+        let soon = Instant::now() + MARGIN;
+        let over = |listing: &Directory| listing.valid(soon).is_zero();
+        let dirs = self.kernel_dirs.open_with(over);
+        if dirs.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        let notify = move || {
+            let Some(notifier) = shared.notifier.get() else {
+                return;
+            };
+            for ino in dirs {
+                if let Err(error) = notifier.inval_inode(INodeNo(ino), 0, 0) {
+                    tracing::debug!(%error, "the kernel did not drop a listing");
+                }
             }
         };
         self.tasks.spawn_blocking_on(notify, &self.runtime);

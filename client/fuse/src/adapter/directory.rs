@@ -7,27 +7,40 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fuser::{
-    Errno, FileHandle, FileType, FopenFlags, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyOpen,
+    Errno, FileHandle, FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyOpen,
 };
+use millpond_client::{ClientError, Directory};
 
 use crate::control;
-use crate::dir::{DirCursor, DirItem};
+use crate::dir::{DirCursor, Shown, is_listable};
 use crate::inode::{InodeTable, ROOT};
+use crate::kernel_dirs::Caching;
 use crate::metrics::{Op, Outcome};
+use crate::session;
 use crate::shared::{GENERATION, OpenDir, Shared, errno_logged, kernel_ttl};
+use crate::whole_dir::WholeDir;
 
+/// A listing that is at hand is what the handle reads, and the kernel may keep it; else the
+/// directory streams from the store.
 pub(super) fn open(shared: &Shared, ino: INodeNo, reply: ReplyOpen) {
     let timer = shared.metrics.start(Op::Opendir);
     match shared.path(ino) {
         Ok(path) => {
-            let cursor = DirCursor::new(shared.fs.clone(), shared.style.clone(), path);
-            let fh = shared.dirs.insert(OpenDir {
-                cursor: tokio::sync::Mutex::new(cursor),
-            });
+            let whole = shared.fs.list_cached(&path);
+            let (dir, caching) = match whole {
+                Some(listing) => {
+                    let (whole, caching) = WholeDir::open(&shared.kernel_dirs, ino.0, listing);
+                    (OpenDir::Whole(whole), caching)
+                }
+                None => {
+                    let cursor = DirCursor::new(shared.fs.clone(), shared.style.clone(), path);
+                    let cursor = tokio::sync::Mutex::new(cursor);
+                    (OpenDir::Stream(cursor), Caching::No)
+                }
+            };
+            let fh = shared.dirs.insert(dir);
             timer.finish(Outcome::Hit);
-            // Not CACHE_DIR: directories of object stores have no time by which the kernel
-            // could tell that its copy is old.
-            reply.opened(FileHandle(fh), FopenFlags::empty());
+            reply.opened(FileHandle(fh), session::open_dir_flags(caching));
         }
         Err(errno) => {
             timer.finish(Outcome::Error);
@@ -50,22 +63,78 @@ pub(super) fn read<L: Listing>(
         timer.finish(Outcome::Error);
         return reply.fail(Errno::EBADF);
     };
+    if let OpenDir::Whole(whole) = &*dir
+        && offset > 0
+    {
+        let listing = whole.listing(&shared.kernel_dirs);
+        let reply = fill_whole(shared, ino.0, offset, &listing, reply);
+        timer.finish(Outcome::Hit);
+        return reply.send();
+    }
     let task = Arc::clone(shared);
     shared.run(async move {
-        let mut cursor = dir.cursor.lock().await;
-        if offset == 0 && cursor.has_moved() {
-            cursor.rewind();
+        let filled = match &*dir {
+            OpenDir::Stream(cursor) => stream(&task, ino.0, offset, cursor, reply).await,
+            OpenDir::Whole(whole) => begin(&task, ino, whole, reply).await,
+        };
+        match filled {
+            Ok((reply, at_hand)) => {
+                timer.finish(if at_hand { Outcome::Hit } else { Outcome::Miss });
+                reply.send();
+            }
+            Err((reply, error)) => {
+                timer.finish(Outcome::Error);
+                reply.fail(errno_logged("readdir", &error));
+            }
         }
-        let first = entry_number(offset);
-        let at_hand = cursor.is_at_hand(first);
-        if let Err(error) = cursor.seek(first).await {
-            timer.finish(Outcome::Error);
-            return reply.fail(errno_logged("readdir", &error));
-        }
-        let reply = fill(&task, ino.0, offset, &cursor, reply);
-        timer.finish(if at_hand { Outcome::Hit } else { Outcome::Miss });
-        reply.send();
     });
+}
+
+/// The reply, and whether it was at hand; or the reply that is to tell the error.
+type Filled<L> = Result<(L, bool), (L, ClientError)>;
+
+async fn stream<L: Listing>(
+    shared: &Shared,
+    ino: u64,
+    offset: u64,
+    cursor: &tokio::sync::Mutex<DirCursor>,
+    reply: L,
+) -> Filled<L> {
+    let mut cursor = cursor.lock().await;
+    if offset == 0 && cursor.has_moved() {
+        cursor.rewind();
+    }
+    let first = entry_number(offset);
+    let at_hand = cursor.is_at_hand(first);
+    if let Err(error) = cursor.seek(first).await {
+        return Err((reply, error));
+    }
+    Ok((fill(shared, ino, offset, &cursor, reply), at_hand))
+}
+
+/// The beginning of a whole listing: of a new one, where the old one is over.
+async fn begin<L: Listing>(shared: &Shared, ino: INodeNo, whole: &WholeDir, reply: L) -> Filled<L> {
+    let Ok(path) = shared.path(ino) else {
+        // Nothing can be newer; an open handle keeps its inode known, so this is rare.
+        let listing = whole.listing(&shared.kernel_dirs);
+        return Ok((fill_whole(shared, ino.0, 0, &listing, reply), true));
+    };
+    match whole.begin(&shared.kernel_dirs, &shared.fs, &path).await {
+        Ok((listing, at_hand)) => {
+            let reply = fill_whole(shared, ino.0, 0, &listing, reply);
+            Ok((reply, at_hand))
+        }
+        Err(error) => Err((reply, error)),
+    }
+}
+
+pub(super) fn release(shared: &Shared, fh: FileHandle, reply: ReplyEmpty) {
+    if let Some(dir) = shared.dirs.remove(fh.0)
+        && let OpenDir::Whole(whole) = &*dir
+    {
+        whole.release(&shared.kernel_dirs);
+    }
+    reply.ok();
 }
 
 /// The number of the entry after the one at `offset`.
@@ -73,7 +142,45 @@ fn entry_number(offset: u64) -> usize {
     usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX)
 }
 
-fn fill<L: Listing>(shared: &Shared, ino: u64, offset: u64, cursor: &DirCursor, mut reply: L) -> L {
+fn fill<L: Listing>(shared: &Shared, ino: u64, offset: u64, cursor: &DirCursor, reply: L) -> L {
+    let first = entry_number(offset);
+    let items = (first..).map_while(|number| Some((number, cursor.item(number)?)));
+    let now = Instant::now();
+    let shown = items.map(|(number, item)| (number, item.shown(now)));
+    fill_with(shared, ino, offset, shown, reply)
+}
+
+fn fill_whole<L: Listing>(
+    shared: &Shared,
+    ino: u64,
+    offset: u64,
+    listing: &Directory,
+    reply: L,
+) -> L {
+    let first = entry_number(offset);
+    let valid = listing.valid(Instant::now());
+    let entries = listing.entries().iter().enumerate().skip(first);
+    let listable = entries.filter(|(_, entry)| is_listable(&entry.name));
+    let shown = listable.map(|(number, entry)| {
+        let shown = Shown {
+            name: &entry.name,
+            attr: shared.style.file_attr(0, &entry.attr),
+            version: entry.attr.file_id,
+            valid,
+        };
+        (number, shown)
+    });
+    fill_with(shared, ino, offset, shown, reply)
+}
+
+/// Adds as many of the numbered entries as there is room for.
+fn fill_with<'a, L: Listing>(
+    shared: &Shared,
+    ino: u64,
+    offset: u64,
+    entries: impl Iterator<Item = (usize, Shown<'a>)>,
+    mut reply: L,
+) -> L {
     let mut inodes = shared.inodes.lock();
     let parent = inodes.parent(ino).unwrap_or(ROOT);
     for (at, name, ino) in [(0, ".", ino), (1, "..", parent)] {
@@ -81,14 +188,12 @@ fn fill<L: Listing>(shared: &Shared, ino: u64, offset: u64, cursor: &DirCursor, 
             return reply;
         }
     }
-    let mut number = entry_number(offset);
-    while let Some(item) = cursor.item(number) {
-        if !control::hides(ino, &item.name)
-            && reply.add(shared, &mut inodes, ino, number as u64 + DOTS + 1, item)
+    for (number, shown) in entries {
+        if !control::hides(ino, shown.name)
+            && reply.add(shared, &mut inodes, ino, number as u64 + DOTS + 1, &shown)
         {
             break;
         }
-        number += 1;
     }
     shared.metrics.inodes.set(inodes.len() as i64);
     reply
@@ -106,7 +211,7 @@ pub(super) trait Listing: Send + 'static {
         inodes: &mut InodeTable,
         parent: u64,
         offset: u64,
-        item: &DirItem,
+        item: &Shown<'_>,
     ) -> bool;
 
     fn send(self);
@@ -125,10 +230,10 @@ impl Listing for ReplyDirectory {
         inodes: &mut InodeTable,
         parent: u64,
         offset: u64,
-        item: &DirItem,
+        item: &Shown<'_>,
     ) -> bool {
-        let ino = INodeNo(inodes.peek(parent, &item.name));
-        Self::add(self, ino, offset, item.kind(), &*item.name)
+        let ino = INodeNo(inodes.peek(parent, item.name));
+        Self::add(self, ino, offset, item.attr.kind, item.name)
     }
 
     fn send(self) {
@@ -161,33 +266,22 @@ impl Listing for ReplyDirectoryPlus {
         inodes: &mut InodeTable,
         parent: u64,
         offset: u64,
-        item: &DirItem,
+        item: &Shown<'_>,
     ) -> bool {
-        let left = item
-            .believed_until
-            .saturating_duration_since(Instant::now());
-        let valid = kernel_ttl(left);
-        if shared.kernel_opens && item.kind() == FileType::RegularFile && item.version.is_none() {
+        let valid = kernel_ttl(item.valid);
+        if shared.kernel_opens && item.attr.kind == FileType::RegularFile && item.version.is_none()
+        {
             // Without its version it cannot have an inode yet. Number 0 is "look it up".
-            let ino = INodeNo(inodes.peek(parent, &item.name));
-            let name = &*item.name;
-            return Self::add(self, ino, offset, name, &valid, &item.attr, GENERATION);
+            let ino = INodeNo(inodes.peek(parent, item.name));
+            return Self::add(self, ino, offset, item.name, &valid, &item.attr, GENERATION);
         }
-        let Some(looked) = inodes.lookup(parent, &item.name, item.kind(), item.version) else {
+        let Some(looked) = inodes.lookup(parent, item.name, item.attr.kind, item.version) else {
             return true;
         };
         let mut attr = looked.pinned.unwrap_or(item.attr);
         attr.ino = INodeNo(looked.ino);
         inodes.keep(looked.ino, &attr);
-        let full = Self::add(
-            self,
-            attr.ino,
-            offset,
-            &*item.name,
-            &valid,
-            &attr,
-            GENERATION,
-        );
+        let full = Self::add(self, attr.ino, offset, item.name, &valid, &attr, GENERATION);
         if full {
             inodes.forget(looked.ino, 1);
         }

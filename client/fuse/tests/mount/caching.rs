@@ -235,6 +235,8 @@ fn a_slow_read_delays_no_stat() {
 /// Mount options by which names and attributes are believed for longer than any test runs.
 fn believed_for_long() -> BTreeMap<String, String> {
     [("metadata_ttl".to_owned(), "1h".to_owned())].into()
+}
+
 /// Nothing but what must come from the store waits for it.
 #[test]
 fn a_store_that_hangs_holds_up_nothing_that_is_known() {

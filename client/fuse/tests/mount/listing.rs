@@ -1,14 +1,15 @@
 //! Directories, also huge ones, also while they change.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 
+use millpond_s3_fixture::S3Fixture;
 use rustix::fs::{RawDir, SeekFrom};
 
-use crate::support::{Rig, local, memory};
+use crate::support::{Rig, local, memory, wait_for};
 
 fn names(dir: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).unwrap();
@@ -130,9 +131,100 @@ fn a_directory_that_is_gone_is_an_error() {
     let Some(rig) = Rig::new(&uri) else { return };
     assert!(names(&rig.path("d")).is_empty());
     std::fs::remove_dir(dir.path().join("d")).unwrap();
-    crate::support::wait_for("the directory to be gone", || {
+    wait_for("the directory to be gone", || {
         std::fs::read_dir(rig.path("d")).is_err()
     });
     let error = std::fs::read_dir(rig.path("d")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+}
+
+/// Everything below `dir`, as `ls -lR` looks at it: each name and the attributes of each.
+fn long_list(dir: &std::path::Path) -> usize {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = std::fs::symlink_metadata(entry.path()).unwrap();
+        seen += 1;
+        if metadata.is_dir() {
+            seen += long_list(&entry.path());
+        } else {
+            assert_eq!(metadata.len(), 3);
+        }
+    }
+    seen
+}
+
+/// A cold `ls -lR` costs one list request per directory of up to 1,000 names and no other; the
+/// second none; and from the third on the kernel has it all.
+#[test]
+fn listing_a_tree_costs_one_request_a_directory_and_then_none() {
+    const DIRS: usize = 20;
+    const FILES: usize = 100;
+    let fixture_runtime = tokio::runtime::Runtime::new().unwrap();
+    let s3 = fixture_runtime.block_on(S3Fixture::start());
+    s3.create_bucket("data");
+    for dir in 0..DIRS {
+        for file in 0..FILES {
+            s3.put("data", &format!("d{dir:02}/f{file:03}"), "abc");
+        }
+    }
+    for kernel_opens in [false, true] {
+        let mut options = s3.options();
+        options.insert("metadata_ttl".to_owned(), "1h".to_owned());
+        let adjust = |options: &mut millpond_fuse::MountOptions| {
+            options.kernel_opens = kernel_opens;
+        };
+        let Some(rig) = Rig::with("s3://data", options, adjust) else {
+            return;
+        };
+        assert!(std::fs::metadata(rig.dir()).unwrap().is_dir());
+        s3.reset_counters();
+        let all = DIRS * (FILES + 1);
+        assert_eq!(long_list(rig.dir()), all);
+        let cold = s3.counters();
+        assert_eq!((cold.lists, cold.heads, cold.gets), (DIRS as u64 + 1, 0, 0));
+        // This one fills the kernel's cache.
+        assert_eq!(long_list(rig.dir()), all);
+        let before = rig.mounted().stats().requests;
+        for _ in 0..3 {
+            assert_eq!(long_list(rig.dir()), all);
+        }
+        // What is left is the opening of the directories.
+        let asked = rig.mounted().stats().requests - before;
+        assert!(asked <= 3 * (DIRS as u64 + 1), "{asked} requests");
+        assert_eq!(s3.counters().requests, cold.requests);
+    }
+    fixture_runtime.block_on(s3.shutdown());
+}
+
+/// Believed for a second longer than a listing must be for the kernel to keep it.
+#[test]
+fn a_listing_that_the_kernel_kept_goes_when_it_is_over() {
+    let (store, uri) = memory();
+    for name in ["a", "b", "c"] {
+        store.put(&format!("d/{name}"), "1");
+    }
+    let options = BTreeMap::from([("metadata_ttl".to_owned(), "11s".to_owned())]);
+    let Some(rig) = Rig::with(&uri, options, |_| {}) else {
+        return;
+    };
+    let dir = rig.path("d");
+    for _ in 0..3 {
+        assert_eq!(names(&dir), ["a", "b", "c"]);
+    }
+    let reader = File::open(&dir).unwrap();
+    assert_eq!(rest(&reader, usize::MAX).len(), 5);
+    store.put("d/bb", "2");
+    store.delete("d/c");
+    assert_eq!(names(&dir), ["a", "b", "c"]);
+    let new = ["a", "b", "bb"];
+    wait_for("the new listing", || names(&dir) == new);
+    assert_eq!(names(&dir), new);
+    // So does what a handle reads that was open all the time.
+    rustix::fs::seek(&reader, SeekFrom::Start(0)).unwrap();
+    let again = rest(&reader, usize::MAX);
+    assert!(
+        again[2..].iter().map(|(name, _)| &**name).eq(new),
+        "{again:?}"
+    );
 }
