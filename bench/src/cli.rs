@@ -11,8 +11,8 @@ use millpond_bench::record::{Recorder, Row, RunRecord, Status};
 use millpond_bench::scenario::{CommonArgs, Context, OutputArgs};
 use millpond_bench::verdict::Missed;
 use millpond_bench::{
-    accelerators, checkpoint, compare, epochs, faults, herd, limits, memory, peer, read, report,
-    ring, small_files, summary,
+    accelerators, checkpoint, compare, epochs, faults, field, herd, limits, memory, peer, read,
+    report, ring, small_files, summary,
 };
 use millpond_process::shutdown;
 
@@ -54,6 +54,7 @@ enum Command {
     Accelerators(accelerators::AcceleratorsArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Faults(faults::FaultsArgs),
+    Field(field::FieldArgs),
     Memory(memory::MemoryArgs),
     Ring(ring::RingArgs),
     Limits(limits::LimitsArgs),
@@ -103,6 +104,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
             one(args.common.clone(), move |c| checkpoint::run(c, &args)).await
         }
         Command::Faults(args) => one(args.common.clone(), move |c| faults::run(c, &args)).await,
+        Command::Field(args) => one(args.common.clone(), move |c| field::run(c, &args)).await,
         Command::Memory(args) => one(args.common.clone(), move |c| memory::run(c, &args)).await,
         Command::Ring(args) => one(args.common.clone(), move |c| ring::run(c, &args)).await,
         Command::Limits(args) => one(args.common.clone(), move |c| limits::run(c, &args)).await,

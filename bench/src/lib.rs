@@ -5,7 +5,7 @@
 //! | [`measure`] | samples, interleaved runs, medians with spread |
 //! | [`record`] | the JSON document of a run |
 //! | [`scenario`] | what all scenarios share |
-//! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`ring`], [`memory`] | the scenarios, one subcommand each |
+//! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`field`], [`ring`], [`memory`] | the scenarios, one subcommand each |
 //! | [`cluster`] | the clusters that scenarios measure, in this process or as processes |
 //! | [`goals`] | `bench/goals.toml`, held against figures |
 //! | [`plan`] | all scenarios, one after the other |
@@ -22,6 +22,7 @@ pub mod cluster;
 pub mod compare;
 pub mod epochs;
 pub mod faults;
+pub mod field;
 pub mod goals;
 pub mod herd;
 pub mod limits;

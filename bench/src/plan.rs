@@ -9,13 +9,14 @@ use crate::measure::interrupt;
 use crate::record::{GoalRow, Row, Status};
 use crate::scenario::{CommonArgs, Context, Wanted};
 use crate::{
-    accelerators, checkpoint, epochs, faults, herd, limits, memory, peer, read, ring, small_files,
+    accelerators, checkpoint, epochs, faults, field, herd, limits, memory, peer, read, ring,
+    small_files,
 };
 
 type Run = fn(&Context, CommonArgs) -> Result<Vec<Row>>;
 
 /// Each scenario with its own defaults, in the order in which they run: what says most first.
-const SCENARIOS: [(&str, Run); 11] = [
+const SCENARIOS: [(&str, Run); 12] = [
     ("read", |c, a| read::run(c, &read::ReadArgs::standard(a))),
     ("small-files", |c, a| {
         small_files::run(c, &small_files::SmallFilesArgs::standard(a))
@@ -38,6 +39,9 @@ const SCENARIOS: [(&str, Run); 11] = [
         checkpoint::run(c, &checkpoint::CheckpointArgs::standard(a))
     }),
     ("ring", |c, a| ring::run(c, &ring::RingArgs::standard(a))),
+    ("field", |c, a| {
+        field::run(c, &field::FieldArgs::standard(a))
+    }),
     ("limits", |c, a| {
         limits::run(c, &limits::LimitsArgs::standard(a))
     }),

@@ -13,7 +13,7 @@ mod args;
 mod given;
 mod standard;
 mod tree;
-mod work;
+pub(crate) mod work;
 
 use anyhow::Result;
 

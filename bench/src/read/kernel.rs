@@ -57,7 +57,7 @@ pub(crate) fn drop_pages(root: &Path, files: &[FileInfo]) -> Result<KernelCache>
 ///
 /// # Errors
 /// Without root.
-pub(super) fn drop_everything() -> Result<()> {
+pub(crate) fn drop_everything() -> Result<()> {
     // Dirty pages cannot be dropped.
     rustix::fs::sync();
     std::fs::write("/proc/sys/vm/drop_caches", "3")

@@ -21,7 +21,7 @@ const OPEN_END: (usize, Duration) = (600, Duration::from_millis(100));
 
 /// What is done to each file, or to each directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Task {
+pub(crate) enum Task {
     /// `stat` of each file by its whole path.
     Stat,
     /// Each directory listed, and `lstat` of each entry; entries count.
@@ -32,7 +32,7 @@ pub(super) enum Task {
 
 /// What each run does.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(crate) struct Work {
     task: Task,
     /// Files, or directories, with the size that a file must have.
     items: Vec<(PathBuf, u64)>,
@@ -44,7 +44,7 @@ pub(super) struct Work {
 
 impl Work {
     /// On the files below `root`.
-    pub(super) fn new(task: Task, root: &Path, files: &[FileInfo], seed: u64) -> Self {
+    pub(crate) fn new(task: Task, root: &Path, files: &[FileInfo], seed: u64) -> Self {
         let items = match task {
             Task::Stat | Task::Read => {
                 let item = |info: &FileInfo| (root.join(&info.path), info.size);
@@ -66,14 +66,14 @@ impl Work {
 
     /// By so many threads.
     #[must_use]
-    pub(super) const fn workers(mut self, workers: usize) -> Self {
+    pub(crate) const fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
 
     /// In a random order.
     #[must_use]
-    pub(super) const fn shuffled(mut self, shuffled: bool) -> Self {
+    pub(crate) const fn shuffled(mut self, shuffled: bool) -> Self {
         self.shuffled = shuffled;
         self
     }
@@ -83,7 +83,7 @@ impl Work {
     ///
     /// # Errors
     /// After Ctrl-C; what fails with a file is counted instead.
-    pub(super) fn run(&self, time: Option<Duration>, others: &[u32]) -> Result<Sample> {
+    pub(crate) fn run(&self, time: Option<Duration>, others: &[u32]) -> Result<Sample> {
         let (slots, slot) = match time {
             Some(time) => (SLOTS as usize, time / SLOTS),
             None => OPEN_END,
