@@ -8,6 +8,7 @@
 //! | [`agent`] | joins, heartbeats, leaves |
 //! | [`server`] | answers block requests |
 //! | [`fill`] | brings a block here, once, however many ask |
+//! | [`metadata`] | asks stores about paths, once for all; tells who watches what changed |
 //! | [`peers`] | asks other nodes for blocks that they hold |
 //! | [`view`] | who owns a block, and who owned it before |
 //! | [`ufs_table`] | the under-stores of the mount table |
@@ -21,6 +22,7 @@ pub mod data_dir;
 mod error;
 pub mod fill;
 pub mod memory;
+pub mod metadata;
 pub mod metrics;
 pub mod node;
 pub mod peers;

@@ -18,7 +18,8 @@ pub const MIN_BLOCKS: u64 = 16;
 /// packet buffers, metrics, and the index of a disk tier of up to 100,000 blocks.
 pub const OVERHEAD: Size = Size::mib(96);
 
-/// `--memory`, shared out: every byte of block data is in one of these accounts.
+/// `--memory`, shared out: every byte of block data and metadata is in one of these
+/// accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Bytes of the memory tier.
@@ -29,20 +30,24 @@ pub struct MemoryPlan {
     pub writes: u64,
     /// Bytes of blocks on their way to clients and nodes.
     pub replies: u64,
+    /// Bytes of attributes and listings.
+    pub metadata: u64,
 }
 
 impl MemoryPlan {
-    /// A quarter for fills, a sixteenth each for writes and replies, up to what keeps a fast
-    /// network and disk busy; the rest for the tier.
+    /// A quarter for fills, a sixteenth each for writes and replies, a thirty-second for
+    /// metadata, up to what keeps a fast network and disk busy; the rest for the tier.
     pub fn of(memory: Size) -> Self {
         let fills = (memory.0 / 4).min(512 << 20);
         let writes = (memory.0 / 16).min(128 << 20);
         let replies = (memory.0 / 16).min(256 << 20);
+        let metadata = (memory.0 / 32).min(128 << 20);
         Self {
-            tier: memory.0 - fills - writes - replies,
+            tier: memory.0 - fills - writes - replies - metadata,
             fills,
             writes,
             replies,
+            metadata,
         }
     }
 
@@ -110,7 +115,7 @@ mod tests {
     fn the_accounts_add_up_to_the_limit() {
         for memory in [MIN_MEMORY, Size::gib(1), Size(123_456_789)] {
             let plan = MemoryPlan::of(memory);
-            let sum = plan.tier + plan.fills + plan.writes + plan.replies;
+            let sum = plan.tier + plan.fills + plan.writes + plan.replies + plan.metadata;
             assert_eq!(sum, memory.0);
             assert!(plan.tier >= memory.0 / 2);
         }

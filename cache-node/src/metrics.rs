@@ -34,6 +34,9 @@ pub struct NodeMetrics {
     pub ufs_bytes: Counter,
     /// Block bytes received from other nodes.
     pub peer_bytes: Counter,
+    metadata_answers: Family<MetadataLabels, Counter>,
+    /// Questions about paths put to a UFS: one for each path or page of a listing.
+    pub metadata_requests: Counter,
     /// The epoch of the view in use.
     pub epoch: Gauge,
     /// Heartbeats that a coordinator acknowledged.
@@ -57,6 +60,8 @@ impl NodeMetrics {
             ufs_reads: Counter::default(),
             ufs_bytes: Counter::default(),
             peer_bytes: Counter::default(),
+            metadata_answers: Family::default(),
+            metadata_requests: Counter::default(),
             epoch: Gauge::default(),
             heartbeats: Counter::default(),
             heartbeat_failures: Counter::default(),
@@ -106,6 +111,16 @@ impl NodeMetrics {
             Unit::Bytes,
             metrics.peer_bytes.clone(),
         );
+        node.register(
+            "metadata_answers",
+            "Questions about paths answered, by what was asked and who knew",
+            metrics.metadata_answers.clone(),
+        );
+        node.register(
+            "metadata_requests",
+            "Questions about paths put to the UFS",
+            metrics.metadata_requests.clone(),
+        );
         node.register("epoch", "Epoch of the view in use", metrics.epoch.clone());
         node.register(
             "heartbeats",
@@ -118,6 +133,21 @@ impl NodeMetrics {
             metrics.heartbeat_failures.clone(),
         );
         Arc::new(metrics)
+    }
+
+    /// A question what is at a path was answered.
+    pub fn stat_answered(&self, from: MetadataFrom) {
+        self.count_metadata(MetadataOp::Stat, from);
+    }
+
+    /// A question for a page of a directory was answered.
+    pub fn list_answered(&self, from: MetadataFrom) {
+        self.count_metadata(MetadataOp::List, from);
+    }
+
+    fn count_metadata(&self, op: MetadataOp, from: MetadataFrom) {
+        let labels = MetadataLabels { op, from };
+        self.metadata_answers.get_or_create(&labels).inc();
     }
 
     /// A block request was answered from `tier`.
@@ -191,6 +221,47 @@ impl NodeMetrics {
             errors: self.reads_failed(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
         }
+    }
+}
+
+/// Who knew the answer to a question about a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MetadataFrom {
+    /// This node.
+    Memory,
+    /// The UFS, asked for this question or for one that it joined.
+    Ufs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum MetadataOp {
+    Stat,
+    List,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MetadataLabels {
+    op: MetadataOp,
+    from: MetadataFrom,
+}
+
+impl EncodeLabelValue for MetadataFrom {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Memory => "memory",
+            Self::Ufs => "ufs",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+impl EncodeLabelValue for MetadataOp {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Stat => "stat",
+            Self::List => "list",
+        };
+        EncodeLabelValue::encode(&name, encoder)
     }
 }
 

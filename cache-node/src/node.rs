@@ -18,7 +18,7 @@ use millpond_net::metrics::{ClientMetrics, Component, ServerMetrics};
 use millpond_net::quic;
 use millpond_net::tls::Identity;
 use millpond_process::{AdminServer, Readiness, shared_registry};
-use millpond_proto::{MemberState, NodeId, NodeStats};
+use millpond_proto::{Change, MemberState, NodeId, NodeStats};
 use millpond_ufs::{UfsContext, UfsMetrics};
 
 use crate::agent::Host;
@@ -26,6 +26,7 @@ use crate::config::NodeConfig;
 use crate::error::NodeError;
 use crate::fill::{FillLimits, Fills};
 use crate::memory::MemoryPlan;
+use crate::metadata::NodeMetadata;
 use crate::metrics::{NodeMetrics, StoreCollector};
 use crate::peers::PeerBlocks;
 use crate::server::NodeService;
@@ -102,12 +103,14 @@ pub async fn run(
         FillLimits::for_memory(plan.fills),
         Arc::clone(&metrics),
     );
+    let metadata = NodeMetadata::new(plan.metadata, Arc::clone(&metrics));
     let service = Arc::new(NodeService {
         me: member,
         view: Arc::clone(&view),
         store: store.clone(),
         fills: fills.clone(),
         ufs: Arc::clone(&ufs),
+        metadata: Arc::clone(&metadata),
         metrics: Arc::clone(&metrics),
     });
     let limits = ServerLimits {
@@ -127,6 +130,7 @@ pub async fn run(
     let follower = Follower {
         view,
         ufs,
+        metadata,
         peers: peers.clone(),
         metrics: Arc::clone(&metrics),
     };
@@ -172,6 +176,7 @@ async fn end_admin(admin: Option<AdminServer>) {
 struct Follower {
     view: Arc<CurrentView>,
     ufs: Arc<UfsTable>,
+    metadata: Arc<NodeMetadata>,
     peers: BlockClient,
     metrics: Arc<NodeMetrics>,
 }
@@ -204,6 +209,8 @@ impl Follower {
             matches!(state, Some(MemberState::Active | MemberState::Draining))
         };
         self.peers.retain(answers);
+        // The same path may be of another store now.
+        let moved = self.view.load().view().mounts != view.mounts;
         let ring = Arc::clone(&routing.ring);
         if self.view.advance(Arc::clone(&view), ring, Instant::now()) {
             let mounts = view.mounts.iter().len();
@@ -213,6 +220,9 @@ impl Follower {
                 mounts,
                 "view in use"
             );
+            if moved {
+                self.metadata.forget(&Change::everything(), 0, false);
+            }
         }
     }
 }

@@ -55,6 +55,7 @@ impl Peek for PeerBlocks {
             file_size: job.file_size,
             deadline_ms: 0,
             source: None,
+            query: None,
         };
         let answer = self.client.request(&peer, &request, deadline.into());
         let answer = timeout(ANSWER_WITHIN, answer).await;

@@ -1,6 +1,7 @@
 //! Answers block requests: from memory, from disk, else from a fill.
 
 mod check;
+mod paths;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use millpond_proto::{Epoch, ErrorKind, FileId, NodeId};
 use millpond_store::{Hit, Store};
 
 use crate::fill::{FillJob, FillReader, Fills, Joined, error_chain};
+use crate::metadata::NodeMetadata;
 use crate::metrics::NodeMetrics;
 use crate::ufs_table::UfsTable;
 use crate::view::CurrentView;
@@ -46,6 +48,8 @@ pub struct NodeService {
     pub fills: Fills,
     /// The under-stores.
     pub ufs: Arc<UfsTable>,
+    /// What stores say of paths.
+    pub metadata: Arc<NodeMetadata>,
     /// The counters.
     pub metrics: Arc<NodeMetrics>,
 }
@@ -69,6 +73,7 @@ impl BlockService for NodeService {
                 Op::Peek => self.peek(request, reply).await,
                 Op::Probe => self.probe(&request, reply).await,
                 Op::Stats => self.stats(reply).await,
+                Op::Stat | Op::List | Op::Forget | Op::Watch => self.paths(request, reply).await,
             }
         }
         .instrument(span)

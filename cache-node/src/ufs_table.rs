@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
-use millpond_proto::{Mount, MountTable};
+use millpond_proto::{MetadataOptions, Mount, MountTable};
 use millpond_ufs::{Ufs, UfsContext, UfsError};
 
 /// What an opened UFS depends on: two mounts with the same URI and options share one, and a
@@ -38,7 +38,7 @@ impl UfsTable {
     /// # Errors
     /// Those of [`millpond_ufs::open()`].
     pub async fn of(&self, mount: &Mount) -> Result<Arc<dyn Ufs>, UfsError> {
-        let key = (mount.ufs.clone(), mount.options.clone());
+        let key = key_of(mount);
         let slot = Arc::clone(self.opened.lock().entry(key).or_default());
         let open = async || {
             let ufs = millpond_ufs::open(&mount.ufs, &mount.options, self.context.clone());
@@ -51,10 +51,7 @@ impl UfsTable {
 
     /// Drops what no mount of `mounts` needs any more. Reads under way keep theirs.
     pub fn retain(&self, mounts: &MountTable) {
-        let wanted: HashSet<Key> = mounts
-            .iter()
-            .map(|m| (m.ufs.clone(), m.options.clone()))
-            .collect();
+        let wanted: HashSet<Key> = mounts.iter().map(key_of).collect();
         self.opened.lock().retain(|key, _| wanted.contains(key));
     }
 
@@ -63,6 +60,11 @@ impl UfsTable {
     fn len(&self) -> usize {
         self.opened.lock().len()
     }
+}
+
+/// What the store of `mount` depends on: not on how its metadata is believed.
+fn key_of(mount: &Mount) -> Key {
+    (mount.ufs.clone(), MetadataOptions::strip(&mount.options))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use prometheus_client::registry::Registry;
 
 use millpond_cache_node::fill::{FillLimits, Fills};
+use millpond_cache_node::metadata::NodeMetadata;
 use millpond_cache_node::metrics::NodeMetrics;
 use millpond_cache_node::peers::PeerBlocks;
 use millpond_cache_node::server::NodeService;
@@ -68,6 +69,7 @@ impl Node {
             store,
             fills,
             ufs: Arc::new(UfsTable::new(UfsContext::detached())),
+            metadata: NodeMetadata::new(4 << 20, Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
         };
         let server_metrics = Arc::new(ServerMetrics::new(&mut Registry::default()));
@@ -195,6 +197,7 @@ impl World {
                 path: FILE.to_owned(),
                 version: self.version.clone(),
             }),
+            query: None,
         }
     }
 
@@ -334,6 +337,7 @@ async fn requests_that_do_not_fit_are_refused_and_store_nothing() {
     assert_eq!(world.kind(&node, &outside).await, ErrorKind::Invalid);
     let sourceless = Request {
         source: None,
+        query: None,
         ..good.clone()
     };
     assert_eq!(world.kind(&node, &sourceless).await, ErrorKind::Invalid);

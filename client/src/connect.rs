@@ -19,6 +19,7 @@ use crate::config::ClientConfig;
 use crate::core::{Core, Parts};
 use crate::error::ClientError;
 use crate::metrics::ClientMetrics;
+use crate::news;
 use crate::peers::Peers;
 use crate::snapshot::Snapshot;
 use crate::tasks::Tasks;
@@ -95,6 +96,7 @@ pub(crate) async fn join(
     )
     .await?;
     tasks.start(take_views(Arc::downgrade(&core), views));
+    tasks.start(news::follow(Arc::downgrade(&core)));
     Ok(core)
 }
 

@@ -19,6 +19,7 @@ use crate::lookup::{Looked, Lookup};
 use crate::memory::LocalMemory;
 use crate::metadata::MetadataCache;
 use crate::metrics::ClientMetrics;
+use crate::news::Teller;
 use crate::peers::Peers;
 use crate::pieces::{Layout, PieceId};
 use crate::prefetch::Prefetch;
@@ -43,6 +44,10 @@ pub(crate) struct Core {
     pub(crate) fetches: Arc<Flights<PieceId, Fetched>>,
     /// Attributes on their way.
     pub(crate) lookups: Arc<Flights<Lookup, Looked>>,
+    /// Tells who follows what changed.
+    pub(crate) teller: Teller,
+    /// By what nodes know this client's own changes.
+    pub(crate) origin: u64,
     /// Directories on their way.
     pub(crate) listings: Arc<Listings>,
     /// Handles that are read sequentially now: they share the window of reading ahead.
@@ -93,6 +98,8 @@ impl Core {
             fetches: Flights::new(),
             lookups: Flights::new(),
             listings: Listings::new(),
+            teller: Teller::new(),
+            origin: rand::random(),
             streaming: AtomicUsize::new(0),
             prefetch: Prefetch::default(),
             snapshot: ArcSwap::from_pointee(parts.snapshot),

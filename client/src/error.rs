@@ -85,6 +85,12 @@ pub enum ClientError {
     /// A node or a coordinator failed.
     #[error(transparent)]
     Net(Arc<NetError>),
+    /// A node's answer makes no sense to this client.
+    #[error("{node} gave an answer that this client cannot read")]
+    Answer {
+        /// The node.
+        node: NodeId,
+    },
     /// The view has no node of that name.
     #[error("{node} is no member of this cluster")]
     NoSuchNode {
@@ -114,6 +120,7 @@ impl ClientError {
             Self::State { .. } => ErrorKind::Internal,
             Self::Ufs(source) => source.kind(),
             Self::Net(source) => source.kind(),
+            Self::Answer { .. } => ErrorKind::Unsupported,
             Self::NoSuchNode { .. } => ErrorKind::NotFound,
             Self::Disk(source) => source.kind(),
             Self::ShutDown => ErrorKind::Unavailable,

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_proto::Change;
 use millpond_proto::{FileId, FileVersion, MountId};
 use millpond_ufs::Ufs;
 use rand::Rng as _;
@@ -185,10 +186,13 @@ async fn from_sources(
             Err(error) => error,
         };
         if error.kind() == millpond_proto::ErrorKind::Stale {
-            core.metadata.forget(millpond_proto::Change {
+            let change = Change {
                 path: file.path.clone(),
                 recursive: false,
-            });
+            };
+            // Its owners first: who is told asks them again.
+            core.tell_owners(&change, file.mount, &file.below).await;
+            core.take_note(change);
         }
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
         if !error.kind().try_next_source() || Instant::now() + jittered >= deadline {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use millpond_net::block_client::BlockClient;
-use millpond_proto::{ClusterView, MountPath, NodeId, NodeStats, Trust};
+use millpond_proto::{Change, ClusterView, MountPath, NodeId, NodeStats, Trust};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
@@ -23,6 +23,8 @@ use crate::location::FileLocation;
 use crate::lookup::Found;
 use crate::metadata::{Believed, Directory, Known};
 use crate::namespace::{self, Place};
+use crate::news::Changes;
+use crate::owner::Refreshed;
 use crate::prefetch::{HintList, Trace};
 use crate::sources::SourceBytes;
 use crate::stats::ClientStats;
@@ -267,6 +269,34 @@ impl FileSystem {
     pub fn mount_paths(&self) -> Vec<MountPath> {
         let view = self.view();
         view.mounts.iter().map(|mount| mount.path.clone()).collect()
+    }
+
+    /// Forgets what is known of `path`, and of everything below it if `recursive`: here, at
+    /// the nodes, and at all clients, whose next question goes to the store. What is open
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// `Invalid` for a path that is not absolute and normalized. A node that does not answer
+    /// is no error; it is named in the answer.
+    pub async fn refresh(&self, path: &str, recursive: bool) -> Result<Refreshed, ClientError> {
+        let change = Change {
+            path: namespace::normal(path)?.to_owned(),
+            recursive,
+        };
+        let refreshed = self.core.tell_nodes(&change).await;
+        self.core.take_note(change);
+        Ok(refreshed)
+    }
+
+    /// The changes from now on: those made known here, and those that others make known.
+    pub fn changes(&self) -> Changes {
+        self.core.teller.follow()
+    }
+
+    /// Whether a node tells this client now of changes that others make known. While none does,
+    /// they are seen as the metadata mode of the mount allows.
+    pub fn hears_changes(&self) -> bool {
+        self.core.teller.is_following()
     }
 
     /// How long attributes are believed on mounts that do not say it themselves.

@@ -143,6 +143,7 @@ async fn probe(
         file_size: size,
         deadline_ms: 0,
         source: None,
+        query: None,
     };
     let deadline = Instant::now() + PATIENCE;
     let answer = match peers.client.request(&peer, &request, deadline).await {

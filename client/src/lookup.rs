@@ -192,14 +192,23 @@ impl Core {
         };
         let ufs = self.open_store(snapshot, mount).await?;
         let asked = self.question(snapshot, mount);
-        match ufs.stat(&below).await {
-            Ok(metadata) => {
-                let attr = Attr::of(metadata, mount, &*ufs, &below);
-                Ok((Known::Present(Arc::new(attr)), asked))
+        let direct = async {
+            let at = Instant::now();
+            match ufs.stat(&below).await {
+                Ok(metadata) => Ok((Some(metadata), at)),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok((None, at)),
+                Err(error) => Err(error),
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok((Known::Absent, asked)),
-            Err(error) => Err(error.into()),
-        }
+        };
+        let (found, at) = match self.question_for(snapshot, mount, &below, asked.trust) {
+            Some(question) => self.hedged(self.stat_by_owner(&question), direct).await?,
+            None => direct.await?,
+        };
+        let known = match found {
+            Some(metadata) => Known::Present(Arc::new(Attr::of(metadata, mount, &*ufs, &below))),
+            None => Known::Absent,
+        };
+        Ok((known, Asked { at, ..asked }))
     }
 
     /// The root of a mount is a directory, whatever its store says or fails to say.

@@ -8,6 +8,7 @@ mod listing;
 mod modes;
 mod namespace;
 mod node;
+mod owners;
 mod prefetch;
 mod standalone;
 

@@ -6,6 +6,7 @@
 
 mod convert;
 pub mod frame;
+pub mod query;
 pub mod status;
 
 /// Generated from `control.proto`.

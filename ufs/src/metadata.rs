@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use millpond_proto::FileVersion;
+use millpond_proto::wire::query::{PathAttr, PathKind};
 
 /// What a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +71,44 @@ impl Metadata {
     /// Whether this is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
+    }
+}
+
+impl From<Metadata> for PathAttr {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            kind: match metadata.kind {
+                FileKind::File => PathKind::File,
+                FileKind::Directory => PathKind::Directory,
+                FileKind::Symlink => PathKind::Symlink,
+            },
+            size: metadata.size,
+            version: metadata.version,
+            mtime: metadata.mtime.map(Self::pack_time),
+            mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            nlink: metadata.nlink,
+        }
+    }
+}
+
+impl From<PathAttr> for Metadata {
+    fn from(attr: PathAttr) -> Self {
+        Self {
+            kind: match attr.kind {
+                PathKind::File => FileKind::File,
+                PathKind::Directory => FileKind::Directory,
+                PathKind::Symlink => FileKind::Symlink,
+            },
+            size: attr.size,
+            version: attr.version,
+            mtime: attr.mtime.and_then(PathAttr::unpack_time),
+            mode: attr.mode,
+            uid: attr.uid,
+            gid: attr.gid,
+            nlink: attr.nlink,
+        }
     }
 }
 

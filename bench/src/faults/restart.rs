@@ -177,6 +177,7 @@ impl AskedBlock {
                 file_size: BLOCK,
                 deadline_ms: 0,
                 source: None,
+                query: None,
             },
             identity: runtime.block_on(identity)?,
         })

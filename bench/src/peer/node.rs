@@ -169,6 +169,7 @@ impl Asker {
             file_size: self.size,
             deadline_ms: 0,
             source: Some(self.source.clone()),
+            query: None,
         };
         let deadline = Instant::now() + DEADLINE;
         let response = self.client.request(&self.peer, &request, deadline).await?;

@@ -96,6 +96,7 @@ mod tests {
             file_size,
             deadline_ms: 0,
             source: None,
+            query: None,
         }
     }
 

@@ -7,6 +7,7 @@ mod entry;
 mod find;
 mod glob;
 mod ls;
+mod refresh;
 mod stat;
 mod walk;
 
@@ -31,6 +32,7 @@ enum FsCommand {
     Cp(cp::CpArgs),
     Du(du::DuArgs),
     Find(find::FindArgs),
+    Refresh(refresh::RefreshArgs),
 }
 
 pub(crate) async fn run(args: FsArgs) -> anyhow::Result<()> {
@@ -42,5 +44,6 @@ pub(crate) async fn run(args: FsArgs) -> anyhow::Result<()> {
         FsCommand::Cp(args) => cp::run(args, cluster).await,
         FsCommand::Du(args) => du::run(args, cluster).await,
         FsCommand::Find(args) => find::run(args, cluster).await,
+        FsCommand::Refresh(args) => refresh::run(args, cluster).await,
     }
 }

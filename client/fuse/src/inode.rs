@@ -6,6 +6,7 @@
 //! grows with what the kernel caches and shrinks with what it forgets, with no limit of its
 //! own. Names are stored once; paths are made by walking up.
 
+mod affected;
 mod spread;
 mod version;
 
@@ -17,6 +18,7 @@ use fuser::{FileAttr, FileType};
 use millpond_proto::FileId;
 
 use crate::attr::Kept;
+pub(crate) use affected::Affected;
 use spread::Spread;
 pub(crate) use version::{OpenFiles, Opened};
 

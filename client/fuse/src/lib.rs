@@ -22,6 +22,7 @@
 //! | `dir` | directory cursors with bounded memory |
 //! | `whole_dir` | directories whose listing is in memory |
 //! | `kernel_dirs` | which listings the kernel may keep |
+//! | `invalidation` | has the kernel drop what changed |
 //! | `held` | files that are read without having been opened |
 //!
 //! Invariants about what is absent: no path is stored twice (an inode knows its parent and
@@ -36,6 +37,7 @@ pub mod errno;
 mod handles;
 mod held;
 mod inode;
+mod invalidation;
 mod kernel;
 mod kernel_dirs;
 mod latency;

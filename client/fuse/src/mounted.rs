@@ -18,7 +18,7 @@ use crate::options::MountOptions;
 use crate::shared::Shared;
 use crate::unmount::{Force, UnmountError, detach};
 use crate::whole_dir::MARGIN;
-use crate::{control, mountinfo, preflight, session};
+use crate::{control, invalidation, mountinfo, preflight, session};
 
 /// A [`FileSystem`] mounted at a directory, read-only. Dropping it unmounts (lazily, without
 /// waiting); [`MountedFs::unmount`] does so in order.
@@ -232,6 +232,8 @@ impl MountedFs {
                 source,
             })?;
         shared.spawn(sweep(Arc::clone(&shared), ended.clone()));
+        let following = invalidation::follow(Arc::clone(&shared), ended.clone());
+        shared.spawn(following);
         if let Some(device) = device {
             shared.spawn(control::serve(Arc::clone(&shared), device));
             session::raise_read_ahead(device, options);

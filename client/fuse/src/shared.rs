@@ -118,6 +118,14 @@ impl Shared {
         self.tasks.spawn_on(request, &self.runtime);
     }
 
+    /// Runs what may block for a while on a thread of its own.
+    pub(crate) fn blocking(
+        &self,
+        work: impl FnOnce() + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        self.tasks.spawn_blocking_on(work, &self.runtime)
+    }
+
     /// Looks up what the kernel is told about `name`, and counts the lookup.
     pub(crate) fn remember(&self, parent: u64, name: &str, attr: &Attr) -> Result<FileAttr, Errno> {
         let kind = file_type(attr.kind);
@@ -221,7 +229,7 @@ impl Shared {
             Ok(Found { attr: None, valid }) => {
                 timer.finish(Outcome::NotFound);
                 // Inode 0 is "there is nothing".
-                reply.entry(&kernel_ttl(valid), &nothing(), GENERATION);
+                reply.entry(&valid.min(LONGEST_ABSENCE), &nothing(), GENERATION);
             }
             Err(error) => {
                 timer.finish(Outcome::Error);
@@ -238,6 +246,10 @@ pub(crate) fn kernel_ttl(valid: Duration) -> Duration {
 
 /// The kernel asks again at least this often; a client that still knows answers from memory.
 const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The kernel asks again for what it believes absent at least this often: it does not tell which
+/// such names it has, so they cannot be dropped when all below a directory changes.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(1);
 
 /// The errno of a failure that is about to be the application's; logged here, once.
 pub(crate) fn errno_logged(op: &'static str, error: &ClientError) -> Errno {

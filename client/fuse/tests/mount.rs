@@ -20,5 +20,7 @@ mod metadata;
 mod read_only;
 #[path = "mount/reading.rs"]
 mod reading;
+#[path = "mount/refresh.rs"]
+mod refresh;
 #[path = "mount/support.rs"]
 mod support;

@@ -235,6 +235,7 @@ impl<'a> Race<'a> {
             // The block client fills in the time that is left.
             deadline_ms: 0,
             source: None,
+            query: None,
         }
     }
 

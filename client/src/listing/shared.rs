@@ -48,6 +48,9 @@ struct State {
     first: usize,
     end: Option<Result<(), ClientError>>,
     weight: u64,
+    /// When the store was asked for the oldest page, if that was before this listing began:
+    /// the directory's owner may have had it.
+    asked_at: Option<Instant>,
     /// All pages are here and count: they are kept as a whole in the end.
     whole: bool,
     /// The names of its files so far.
@@ -146,7 +149,7 @@ impl Listings {
             return None;
         }
         let listing = self.under_way.lock().get(dir).and_then(Weak::upgrade)?;
-        let asked = &listing.asked;
+        let asked = listing.asked();
         let valid = remaining(asked.at, asked.trust.presence(), now);
         let holds = asked.generation == generation && asked.seq == core.metadata.seq();
         if !holds || valid.is_zero() {
@@ -159,8 +162,17 @@ impl Listings {
 }
 
 impl SharedListing {
+    /// The question, as old as the oldest page.
+    fn asked(&self) -> Asked {
+        Asked {
+            at: self.state.lock().asked_at.unwrap_or(self.asked.at),
+            ..self.asked
+        }
+    }
+
     fn may_be_joined(&self, core: &Core, asked: &Asked) -> bool {
-        let fresh = !remaining(self.asked.at, self.asked.trust.presence(), asked.at).is_zero();
+        let began = self.asked().at;
+        let fresh = !remaining(began, self.asked.trust.presence(), asked.at).is_zero();
         let same = self.asked.generation == asked.generation
             && self.asked.trust == asked.trust
             && !core
@@ -211,7 +223,7 @@ impl SharedListing {
         }
         if let Some(entries) = entries {
             let path = &self.target.path;
-            core.metadata.put_directory(path, entries, self.asked);
+            core.metadata.put_directory(path, entries, self.asked());
         }
     }
 
@@ -221,6 +233,8 @@ impl SharedListing {
         let weight: u64 = raw.entries.iter().map(weight_of).sum();
         let held = self.listings.held.fetch_add(weight, Ordering::Relaxed) + weight;
         state.weight += weight;
+        let oldest = state.asked_at.unwrap_or(self.asked.at).min(raw.asked_at);
+        state.asked_at = Some(oldest);
         let largest = core.metadata.largest_directory();
         if state.whole && (state.weight > largest || held > 2 * largest) {
             state.whole = false;

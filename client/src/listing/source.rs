@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use millpond_proto::{ErrorKind, MountId};
-use millpond_ufs::{Entry, Ufs, UfsError};
+use millpond_ufs::ufs::EntryStream;
+use millpond_ufs::{Entry, Ufs};
 use rand::Rng as _;
 use tokio::time::{sleep, timeout_at};
 
@@ -15,6 +16,7 @@ use crate::attr::{Attr, DirEntry};
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::namespace;
+use crate::owner::Aged;
 
 /// A directory to list.
 #[derive(Debug, Clone)]
@@ -44,12 +46,16 @@ pub(super) struct Source {
     target: Target,
     passed: Resume,
     stream: Option<Stream>,
+    /// The directory's owner failed: the store itself is asked.
+    direct: bool,
 }
 
 struct Stream {
     ufs: Arc<dyn Ufs>,
-    pages: BoxStream<'static, Result<Vec<Entry>, UfsError>>,
+    pages: BoxStream<'static, Result<Aged, ClientError>>,
     skip: Skip,
+    /// Whether the directory's owner gives the pages.
+    by_owner: bool,
 }
 
 /// What a listing that was begun again has to pass over.
@@ -74,6 +80,7 @@ impl Source {
             target,
             passed,
             stream: None,
+            direct: false,
         }
     }
 
@@ -90,9 +97,8 @@ impl Source {
         let deadline = tokio::time::Instant::now() + core.config.deadline;
         let mut pause = FIRST_PAUSE;
         loop {
-            let asked_at = Instant::now();
             let error = match timeout_at(deadline, self.step(core)).await {
-                Ok(Ok(Some(page))) => {
+                Ok(Ok(Some((page, asked_at)))) => {
                     let entries = self.take(core, page);
                     if entries.is_empty() {
                         continue;
@@ -106,8 +112,13 @@ impl Source {
                     return Err(core.too_late("listing", &self.target.path));
                 }
             };
+            let stream = self.stream.take();
+            if stream.as_ref().is_some_and(|stream| stream.by_owner) {
+                self.direct = true;
+                continue;
+            }
             // Without a stream it is the store that is not there, not the directory.
-            let listed = self.stream.take().is_some();
+            let listed = stream.is_some();
             if error.kind() == ErrorKind::NotFound
                 && listed
                 && self.target.may_be_absent
@@ -132,7 +143,7 @@ impl Source {
     }
 
     /// The next page of the store, what was passed before included.
-    async fn step(&mut self, core: &Core) -> Result<Option<Vec<Entry>>, ClientError> {
+    async fn step(&mut self, core: &Arc<Core>) -> Result<Option<Aged>, ClientError> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
@@ -140,14 +151,14 @@ impl Source {
                     Some(name) => Skip::To(Arc::clone(name)),
                     None => Skip::Nothing,
                 };
-                let stream = open(core, &self.target, skip).await?;
+                let stream = open(core, &self.target, skip, self.direct).await?;
                 self.stream.insert(stream)
             }
         };
         loop {
             match stream.pages.next().await {
                 Some(Ok(page)) => return Ok(Some(page)),
-                Some(Err(error)) => return Err(error.into()),
+                Some(Err(error)) => return Err(error),
                 None => {}
             }
             if !matches!(stream.skip, Skip::To(_)) {
@@ -155,7 +166,7 @@ impl Source {
             }
             // The entry where it broke off is gone; those before it are passed by number.
             let skip = Skip::Count(self.passed.count.saturating_sub(1));
-            *stream = open(core, &self.target, skip).await?;
+            *stream = open(core, &self.target, skip, self.direct).await?;
         }
     }
 
@@ -237,13 +248,45 @@ impl Resume {
     }
 }
 
-async fn open(core: &Core, target: &Target, skip: Skip) -> Result<Stream, ClientError> {
-    let ufs = core.open_store(&core.snapshot(), target.mount).await?;
-    Ok(Stream {
-        pages: ufs.list(&target.below),
-        ufs,
-        skip,
+async fn open(
+    core: &Arc<Core>,
+    target: &Target,
+    skip: Skip,
+    direct: bool,
+) -> Result<Stream, ClientError> {
+    let snapshot = core.snapshot();
+    let ufs = core.open_store(&snapshot, target.mount).await?;
+    let trust = snapshot.trust(target.mount, core.metadata.default_trust());
+    // Only from the start: who goes on where another broke off may have read the owner's.
+    let question = match direct || !matches!(skip, Skip::Nothing) {
+        true => None,
+        false => core.question_for(&snapshot, target.mount, &target.below, trust),
+    };
+    Ok(match question {
+        Some(question) => Stream {
+            pages: core.pages_by_owner(question),
+            ufs,
+            skip,
+            by_owner: true,
+        },
+        None => Stream {
+            pages: aged(ufs.list(&target.below)),
+            ufs,
+            skip,
+            by_owner: false,
+        },
     })
+}
+
+/// The pages of a store, with when each was asked for.
+fn aged(pages: EntryStream) -> BoxStream<'static, Result<Aged, ClientError>> {
+    stream::unfold(pages, |mut pages| async {
+        let asked_at = Instant::now();
+        let page = pages.next().await?;
+        let page = page.map(|entries| (entries, asked_at)).map_err(Into::into);
+        Some((page, pages))
+    })
+    .boxed()
 }
 
 /// The first pause before a store that failed is asked again.

@@ -62,7 +62,9 @@ impl BlockService for Shared {
                 let tier = if held { Tier::Memory } else { Tier::None };
                 reply.send(tier, bytes::Bytes::new(), &[]).await
             }
-            Op::Peek | Op::Stats => reply.fail(ErrorKind::Unsupported, "not here").await,
+            Op::Peek | Op::Stats | Op::Stat | Op::List | Op::Forget | Op::Watch => {
+                reply.fail(ErrorKind::Unsupported, "not here").await
+            }
         }
     }
 }
@@ -258,7 +260,7 @@ pub(super) fn mounts(entries: &[(&str, &str)]) -> MountTable {
     table
 }
 
-fn member(id: NodeId, addr: SocketAddr) -> Member {
+pub(super) fn member(id: NodeId, addr: SocketAddr) -> Member {
     Member {
         id,
         addr: addr.to_string(),

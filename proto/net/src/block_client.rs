@@ -151,6 +151,7 @@ impl BlockClient {
             file_size: 0,
             deadline_ms: 0,
             source: None,
+            query: None,
         };
         let response = self.request(peer, &request, deadline).await?;
         let data = response.read_data().await?;

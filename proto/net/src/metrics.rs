@@ -249,6 +249,14 @@ label_enum! {
         Probe = "probe",
         /// The node's counters.
         Stats = "stats",
+        /// What is at a path.
+        Stat = "stat",
+        /// A page of a directory.
+        List = "list",
+        /// A path changed.
+        Forget = "forget",
+        /// Which paths changed.
+        Watch = "watch",
     }
 }
 
@@ -259,6 +267,10 @@ impl From<Op> for OpLabel {
             Op::Peek => Self::Peek,
             Op::Probe => Self::Probe,
             Op::Stats => Self::Stats,
+            Op::Stat => Self::Stat,
+            Op::List => Self::List,
+            Op::Forget => Self::Forget,
+            Op::Watch => Self::Watch,
         }
     }
 }

@@ -16,7 +16,7 @@
 //!          48  file size u64
 //!          56  deadline in ms u32
 //!          60  reserved u32
-//!          64  source (postcard)
+//!          64  source, or query (postcard)
 //! ```
 //!
 //! Response data of a successful `Read` or `Peek` is raw block bytes, sent as they become
@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ErrorKind;
 use crate::id::{BlockId, Epoch, FileId, MountId};
 use crate::version::FileVersion;
+use crate::wire::query::{self, PathQuery};
 use crate::wire::status;
 
 /// The application protocol that both ends must offer in the TLS handshake.
@@ -63,6 +64,14 @@ pub enum Op {
     Probe,
     /// The node's counters, as data: a protobuf `NodeStats`.
     Stats,
+    /// What is at a path; see [`query`](super::query) for this and the following.
+    Stat,
+    /// A page of a directory.
+    List,
+    /// A path changed.
+    Forget,
+    /// Which paths changed.
+    Watch,
 }
 
 /// Where the answering node had the bytes from.
@@ -101,6 +110,8 @@ pub struct Request {
     pub deadline_ms: u32,
     /// Where the bytes come from; needed by `Read` alone.
     pub source: Option<BlockSource>,
+    /// The question, of those about paths.
+    pub query: Option<PathQuery>,
 }
 
 /// Where a block's bytes come from. The node derives the [`FileId`] from it and refuses a
@@ -158,14 +169,16 @@ impl FrameError {
 }
 
 impl Request {
-    /// Encodes header and source into one buffer.
+    /// Encodes header and source or query into one buffer.
     ///
     /// # Errors
-    /// [`FrameError::Field`] if the source is longer than [`MAX_SOURCE_LEN`].
+    /// [`FrameError::Field`] if that is longer than [`MAX_SOURCE_LEN`], or there are both.
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
-        let source = match &self.source {
-            Some(source) => postcard::to_stdvec(source).map_err(|_| FrameError::Field("source"))?,
-            None => Vec::new(),
+        let source = match (&self.source, &self.query) {
+            (Some(source), None) => query::encode(source)?,
+            (None, Some(query)) => query::encode(query)?,
+            (None, None) => Vec::new(),
+            (Some(_), Some(_)) => return Err(FrameError::Field("body")),
         };
         if source.len() > MAX_SOURCE_LEN {
             return Err(FrameError::Field("source length"));
@@ -206,21 +219,26 @@ impl Request {
             file_size: fields.u64(48),
             deadline_ms: fields.u32(56),
             source: None,
+            query: None,
         };
         Ok((request, source_len))
     }
 
-    /// Decodes the source that follows a header; none if it has length 0.
+    /// Decodes what follows a header, of as many bytes as that said: a source or a query, by
+    /// what is asked for; nothing if there are none.
     ///
     /// # Errors
-    /// [`FrameError::Field`] for bytes that are no source.
-    pub fn decode_source(bytes: &[u8]) -> Result<Option<BlockSource>, FrameError> {
+    /// [`FrameError::Field`] for bytes that are neither.
+    pub fn decode_body(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
         if bytes.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
-        postcard::from_bytes(bytes)
-            .map(Some)
-            .map_err(|_| FrameError::Field("source"))
+        if self.op.is_about_paths() {
+            self.query = Some(query::decode(bytes)?);
+        } else {
+            self.source = Some(query::decode(bytes)?);
+        }
+        Ok(())
     }
 }
 
@@ -265,12 +283,24 @@ impl ResponseHead {
 }
 
 impl Op {
+    /// Whether the request carries a [`PathQuery`].
+    pub const fn is_about_paths(self) -> bool {
+        match self {
+            Self::Stat | Self::List | Self::Forget | Self::Watch => true,
+            Self::Read | Self::Peek | Self::Probe | Self::Stats => false,
+        }
+    }
+
     const fn code(self) -> u8 {
         match self {
             Self::Read => 1,
             Self::Peek => 2,
             Self::Probe => 3,
             Self::Stats => 4,
+            Self::Stat => 5,
+            Self::List => 6,
+            Self::Forget => 7,
+            Self::Watch => 8,
         }
     }
 
@@ -280,6 +310,10 @@ impl Op {
             2 => Ok(Self::Peek),
             3 => Ok(Self::Probe),
             4 => Ok(Self::Stats),
+            5 => Ok(Self::Stat),
+            6 => Ok(Self::List),
+            7 => Ok(Self::Forget),
+            8 => Ok(Self::Watch),
             _ => Err(FrameError::Field("op")),
         }
     }
@@ -373,6 +407,7 @@ mod tests {
             file_size: n.5,
             deadline_ms: n.6,
             source,
+            query: None,
         })
     }
 
@@ -382,7 +417,7 @@ mod tests {
             let bytes = request.encode().unwrap();
             let (mut back, source_len) = Request::decode_header(&bytes).unwrap();
             prop_assert_eq!(bytes.len(), REQUEST_HEADER_LEN + source_len);
-            back.source = Request::decode_source(&bytes[REQUEST_HEADER_LEN..]).unwrap();
+            back.decode_body(&bytes[REQUEST_HEADER_LEN..]).unwrap();
             prop_assert_eq!(back, request);
         }
 
@@ -391,11 +426,37 @@ mod tests {
             let mut framed = b"MP\x01".to_vec();
             framed.extend_from_slice(&bytes);
             for input in [&bytes, &framed] {
-                let _ = Request::decode_header(input);
-                let _ = Request::decode_source(input);
+                if let Ok((mut request, _)) = Request::decode_header(input) {
+                    let _ = request.decode_body(input);
+                }
                 let _ = ResponseHead::decode(input);
             }
         }
+    }
+
+    #[test]
+    fn questions_about_paths_survive_the_wire() {
+        let query = PathQuery::Forget {
+            change: crate::Change::everything(),
+            origin: 7,
+            publish: true,
+        };
+        let request = Request {
+            op: Op::Forget,
+            epoch: Epoch(1),
+            block: BlockId::new(FileId([0; 16]), 0),
+            offset: 0,
+            len: 0,
+            file_size: 0,
+            deadline_ms: 5,
+            source: None,
+            query: Some(query),
+        };
+        let bytes = request.encode().unwrap();
+        let (mut back, len) = Request::decode_header(&bytes).unwrap();
+        assert_eq!(bytes.len(), REQUEST_HEADER_LEN + len);
+        back.decode_body(&bytes[REQUEST_HEADER_LEN..]).unwrap();
+        assert_eq!(back, request);
     }
 
     #[test]

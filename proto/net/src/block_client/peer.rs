@@ -10,6 +10,7 @@ use millpond_proto::NodeId;
 use millpond_proto::wire::frame::{
     FrameError, MAX_TRAILER_LEN, Op, RESPONSE_HEADER_LEN, Request, ResponseHead,
 };
+use millpond_proto::wire::query::MAX_ANSWER_LEN;
 use millpond_proto::wire::status;
 use parking_lot::Mutex;
 use quinn::{Connection, ReadError, ReadExactError, RecvStream};
@@ -169,6 +170,7 @@ impl PeerState {
             Op::Read | Op::Peek => head.data_len == request.len,
             Op::Probe => head.data_len == 0,
             Op::Stats => head.data_len <= MAX_STATS_LEN,
+            Op::Stat | Op::List | Op::Forget | Op::Watch => head.data_len <= MAX_ANSWER_LEN,
         };
         if fits {
             Ok(())

@@ -196,7 +196,7 @@ async fn read_request(recv: &mut RecvStream) -> Result<Request, RequestError> {
     // At most MAX_SOURCE_LEN: the header was checked.
     let mut source = vec![0; source_len];
     read_exact(recv, &mut source).await?;
-    request.source = Request::decode_source(&source).map_err(RequestError::Frame)?;
+    request.decode_body(&source).map_err(RequestError::Frame)?;
     Ok(request)
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn read(offset: u32, len: u32) -> Request {
         file_size: 1 << 40,
         deadline_ms: 0,
         source: None,
+        query: None,
     }
 }
 
