@@ -191,6 +191,11 @@ impl NodeMetadata {
         }
     }
 
+    /// Lets nobody wait for news any more: the node is about to end.
+    pub fn close(&self) {
+        self.news.close();
+    }
+
     /// The news after `seen`, without those of `origin`, as soon as there are any, else what
     /// there is after `patience`.
     pub(crate) async fn watch(&self, seen: Option<Seen>, origin: u64, patience: Duration) -> News {

@@ -130,7 +130,7 @@ pub async fn run(
     let follower = Follower {
         view,
         ufs,
-        metadata,
+        metadata: Arc::clone(&metadata),
         peers: peers.clone(),
         metrics: Arc::clone(&metrics),
     };
@@ -152,6 +152,7 @@ pub async fn run(
     info!("shutting down: leaving the cluster");
     agent.leave().await;
     info!("shutting down: ending requests in flight");
+    metadata.close();
     server.shutdown().await;
     info!("shutting down: ending fills");
     fills.shutdown().await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use millpond_proto::wire::query::{News, Seen};
 use millpond_proto::{Change, ChangeLog};
@@ -24,6 +25,8 @@ pub(super) struct NewsRoom {
     published: Mutex<Published>,
     /// The number of the last one that is told.
     latest: watch::Sender<u64>,
+    /// Nobody is kept waiting any more.
+    closed: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,7 @@ impl NewsRoom {
                 origins: VecDeque::new(),
             }),
             latest: watch::Sender::new(0),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -77,6 +81,11 @@ impl NewsRoom {
         self.latest.send_replace(seq);
     }
 
+    /// Answers all who wait, now and from now on.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+    }
+
     /// The changes after `seen` that are not of `origin`, as soon as there are any, else what
     /// there is after `patience`.
     pub(super) async fn watch(&self, seen: Option<Seen>, origin: u64, patience: Duration) -> News {
@@ -87,8 +96,9 @@ impl NewsRoom {
             return self.news(*self.latest.borrow(), None);
         }
         let mut latest = self.latest.subscribe();
-        // The sender is here: what ends the wait is news, or time.
-        let _ = timeout(patience, latest.wait_for(|seq| *seq != seen.seq)).await;
+        // The sender is here: what ends the wait is news, or time, or the end.
+        let news = timeout(patience, latest.wait_for(|seq| *seq != seen.seq));
+        let _ = self.closed.run_until_cancelled(news).await;
         let published = self.published.lock();
         let changes = published.log.since(seen.seq).map(|changes| {
             let changes: Vec<&Change> = changes.collect();
@@ -144,6 +154,15 @@ mod tests {
         let publishing = async { room.publish(change("/x"), 1) };
         let (news, ()) = tokio::join!(waiting, publishing);
         assert_eq!(news.changes, Some(vec![change("/x")]));
+    }
+
+    #[tokio::test]
+    async fn the_end_ends_the_wait() {
+        let room = NewsRoom::new();
+        let start = room.watch(None, 7, NOW).await;
+        let waiting = room.watch(Some(start.seen), 7, Duration::from_secs(3600));
+        let (news, ()) = tokio::join!(waiting, async { room.close() });
+        assert_eq!(news.changes, Some(vec![]));
     }
 
     #[tokio::test]
