@@ -102,11 +102,13 @@ impl Listings {
             return Arc::new(listing).reader(Resume::default());
         }
         let mut under_way = self.under_way.lock();
+        // Outlives the lock: the last one to let go of a listing takes it.
         let present = under_way.get(&*target.path).and_then(Weak::upgrade);
-        if let Some(listing) = present
+        if let Some(listing) = &present
             && listing.may_be_joined(core, &asked)
         {
-            return listing.reader(Resume::default());
+            drop(under_way);
+            return Arc::clone(listing).reader(Resume::default());
         }
         let path: Arc<str> = target.path.as_str().into();
         let source = Source::new(target, Resume::default());
