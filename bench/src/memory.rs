@@ -1,4 +1,5 @@
-//! `millpond-bench memory`: whether processes keep to their `--memory`, whatever is read.
+//! `millpond-bench memory`: whether processes keep to their `--memory-limit` (a mount) or
+//! `--memory` (a node), whatever is read.
 
 mod patterns;
 
@@ -31,8 +32,8 @@ const CASES: [(&str, u64, u64, u64); 3] = [
 
 /// Hold a mount and a node to their memory limits under load.
 ///
-/// Each case starts a cluster of one node and a mount, both with --memory at the limit, and
-/// reads through the mount: large files from start to end by 4 jobs, twice; pieces of 128 KiB
+/// Each case starts a cluster of one node and a mount, with --memory and
+/// --memory-limit at the limit, and reads through the mount: large files from start to end by 4 jobs, twice; pieces of 128 KiB
 /// at random; small files; listings. The figure is the larger of the two peaks of resident
 /// memory (VmHWM) over the limit and 64 MiB.
 ///
@@ -152,8 +153,8 @@ fn measure(
         ""
     };
     let note = format!(
-        "peak resident memory over {} MiB, the worse of a mount and a node with --memory {} MiB \
-         each; {}{fits}; blocks of {}",
+        "peak resident memory over {} MiB, the worse of a mount and a node with --memory-limit and \
+         --memory {} MiB; {}{fits}; blocks of {}",
         (limit + BESIDE) / MIB,
         limit / MIB,
         plan.describe(),
@@ -192,7 +193,7 @@ fn one_run(
         &format!("s3://{}", patterns::BUCKET),
         &s3.options(),
     )?;
-    let mount = cluster.mount(&["--memory", &memory])?;
+    let mount = cluster.mount(&["--memory-limit", &memory])?;
     let node = cluster.node(0).pid();
     let root = mount.path().join("data");
     let mut tally = Tally::default();

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 pub use binaries::{Binaries, can_be_millpond, this_program};
 pub use fuse::{fuse_or_skip, is_mounted, unmount_lazily};
-pub use memory::{peak_rss, rss};
+pub use memory::{limit_for, peak_rss, rss};
 pub use orphan::end_with_parent;
 pub use process::Process;
 pub use scrape::{Metrics, http_get};

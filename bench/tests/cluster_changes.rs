@@ -96,7 +96,7 @@ async fn nodes_join_and_leave_under_readers() {
     cluster
         .add_ufs("/data", "s3://lake", &s3.options())
         .unwrap();
-    let mount = cluster.add_mount(&["--memory", "16MiB"]).unwrap();
+    let mount = cluster.add_mount(&["--memory-limit", "48MiB"]).unwrap();
     let root = cluster.mount(mount).path().join("data");
     read_all(&root, &tree);
     let readers = Readers::start(&root, &tree, 2);

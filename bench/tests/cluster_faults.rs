@@ -52,7 +52,7 @@ impl Scene {
             .add_ufs("/data", "s3://lake", &s3.options())
             .unwrap();
         // Little memory, so that reads go to the nodes.
-        let mount = cluster.add_mount(&["--memory", "16MiB"]).unwrap();
+        let mount = cluster.add_mount(&["--memory-limit", "48MiB"]).unwrap();
         let root = cluster.mount(mount).path().join("data");
         let readers = Readers::start(&root, &tree, 4);
         readers.go_on_for(60, "cold");
@@ -206,7 +206,7 @@ async fn a_client_starts_from_its_last_view_when_no_coordinator_answers() {
     cluster
         .add_ufs("/data", "s3://lake", &s3.options())
         .unwrap();
-    let mount = cluster.add_mount(&["--memory", "16MiB"]).unwrap();
+    let mount = cluster.add_mount(&["--memory-limit", "48MiB"]).unwrap();
     let root = cluster.mount(mount).path().join("data");
     tree.check_sequentially(&root);
     cluster.mount(mount).stop().unwrap();
@@ -235,7 +235,7 @@ async fn a_flaky_store_is_invisible_to_readers() {
     cluster
         .add_ufs("/data", "s3://lake", &s3.options())
         .unwrap();
-    let mount = cluster.add_mount(&["--memory", "16MiB"]).unwrap();
+    let mount = cluster.add_mount(&["--memory-limit", "48MiB"]).unwrap();
     let root = cluster.mount(mount).path().join("data");
     s3.faults()
         .fail_next_of(millpond_s3_fixture::Op::Get, 5, 503);

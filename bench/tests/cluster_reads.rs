@@ -50,7 +50,7 @@ async fn a_mixed_tree_reads_byte_for_byte_from_s3() {
     cluster
         .add_ufs("/data", "s3://lake/prefix", &s3.options())
         .unwrap();
-    let mount = cluster.add_mount(&["--memory", "64MiB"]).unwrap();
+    let mount = cluster.add_mount(&["--memory-limit", "96MiB"]).unwrap();
     check(&tree, &cluster.mount(mount).path().join("data"));
     cluster.shutdown().unwrap();
     s3.shutdown().await;
@@ -67,7 +67,7 @@ fn a_mixed_tree_reads_byte_for_byte_from_a_local_directory() {
     let mut cluster = cluster();
     let uri = format!("file://{}", source.path().display());
     cluster.add_ufs("/data", &uri, &BTreeMap::new()).unwrap();
-    let mount = cluster.add_mount(&["--memory", "64MiB"]).unwrap();
+    let mount = cluster.add_mount(&["--memory-limit", "96MiB"]).unwrap();
     check(&tree, &cluster.mount(mount).path().join("data"));
     cluster.shutdown().unwrap();
 }
@@ -84,7 +84,7 @@ async fn a_standalone_mount_reads_byte_for_byte_and_caches_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let (at, cache) = (dir.path().join("mnt"), dir.path().join("cache"));
     let mut flags = vec!["--cache-dir".to_owned(), cache.display().to_string()];
-    flags.extend(["--cache-size", "256MiB", "--memory", "16MiB"].map(str::to_owned));
+    flags.extend(["--cache-size", "256MiB", "--memory-limit", "48MiB"].map(str::to_owned));
     for (key, value) in s3.options() {
         flags.extend(["--option".to_owned(), format!("{key}={value}")]);
     }
@@ -118,7 +118,7 @@ async fn four_cold_clients_cost_one_read_of_each_byte() {
     cluster.add_ufs("/", "s3://lake", &s3.options()).unwrap();
     let roots: Vec<_> = (0..4)
         .map(|_| {
-            let index = cluster.add_mount(&["--memory", "32MiB"]).unwrap();
+            let index = cluster.add_mount(&["--memory-limit", "64MiB"]).unwrap();
             cluster.mount(index).path().to_owned()
         })
         .collect();

@@ -185,7 +185,7 @@ async fn a_replaced_s3_object_is_never_mixed() {
         .add_ufs("/data", "s3://lake", &s3.options())
         .unwrap();
     let mount = cluster
-        .add_mount(&["--memory", "16MiB", "--metadata-ttl", TTL])
+        .add_mount(&["--memory-limit", "48MiB", "--metadata-ttl", TTL])
         .unwrap();
     let path = cluster.mount(mount).path().join("data/object");
     let put = |content: &Content| {
@@ -206,7 +206,7 @@ fn a_replaced_local_file_is_never_mixed() {
     let uri = format!("file://{}", source.path().display());
     cluster.add_ufs("/data", &uri, &BTreeMap::new()).unwrap();
     let mount = cluster
-        .add_mount(&["--memory", "16MiB", "--metadata-ttl", TTL])
+        .add_mount(&["--memory-limit", "48MiB", "--metadata-ttl", TTL])
         .unwrap();
     let path = cluster.mount(mount).path().join("data/object");
     let aside = tempfile::tempdir_in(source.path().parent().unwrap()).unwrap();
@@ -231,7 +231,7 @@ async fn a_deleted_object_is_gone_and_a_new_one_appears() {
         .add_ufs("/data", "s3://lake", &s3.options())
         .unwrap();
     let mount = cluster
-        .add_mount(&["--memory", "16MiB", "--metadata-ttl", TTL])
+        .add_mount(&["--memory-limit", "48MiB", "--metadata-ttl", TTL])
         .unwrap();
     let dir = cluster.mount(mount).path().join("data/dir");
     let read = |name: &str| std::fs::read_to_string(dir.join(name)).ok();

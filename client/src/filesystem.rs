@@ -19,7 +19,7 @@ use crate::core::Core;
 use crate::error::ClientError;
 use crate::file::FileHandle;
 use crate::listing::{self, Page};
-use crate::location::FileLocation;
+use crate::location::{FileLocation, LocationReport};
 use crate::lookup::Found;
 use crate::metadata::{Believed, Directory, Known};
 use crate::namespace::{self, Place};
@@ -333,13 +333,26 @@ impl FileSystem {
         path: &str,
         blocks: Range<u64>,
     ) -> Result<FileLocation, ClientError> {
-        let file = self.open(path).await?;
-        let attr = file.attr().clone();
+        let (file, attr) = self.core.open_file(namespace::normal(path)?).await?;
         Ok(FileLocation {
             block_size: self.core.layout.block_size(),
-            blocks: self.core.locate(file.file_id(), attr.size, blocks).await,
-            attr,
+            blocks: self.core.locate(file.id, attr.size, blocks).await,
+            attr: (*attr).clone(),
         })
+    }
+
+    /// The same, as it is told to others.
+    ///
+    /// # Errors
+    /// As [`FileSystem::locate`].
+    pub async fn location_report(
+        &self,
+        path: &str,
+        blocks: Range<u64>,
+    ) -> Result<LocationReport, ClientError> {
+        let location = self.locate(path, blocks).await?;
+        let epoch = self.view().epoch.0;
+        Ok(LocationReport::new(path.to_owned(), epoch, location))
     }
 
     /// What `node` counts, asked of the node itself.

@@ -63,7 +63,7 @@ pub use error::ClientError;
 pub use file::FileHandle;
 pub use filesystem::FileSystem;
 pub use listing::Page;
-pub use location::{BlockLocation, FileLocation};
+pub use location::{BlockLocation, BlockReport, CachedAt, FileLocation, LocationReport};
 pub use lookup::Found;
 pub use metadata::Directory;
 pub use news::Changes;

@@ -1,5 +1,7 @@
 //! Where the blocks of a file are: what `millpond ring show` prints.
 
+mod report;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use crate::core::Core;
 use crate::error::ClientError;
 use crate::peers::Peers;
 use crate::snapshot::Snapshot;
+
+pub use report::{BlockReport, CachedAt, LocationReport};
 
 /// Where the blocks of a file are now.
 #[derive(Debug, Clone)]

@@ -90,7 +90,7 @@ impl<'a> Scene<'a> {
         let through_mount = !args.library && preflight::check_right().is_ok();
         let (mount, tier) = if through_mount {
             // The mount's own memory holds little, so that the nodes are read.
-            let mount = cluster.mount(&["--memory", "16MiB", "--metadata-ttl", "1h"])?;
+            let mount = cluster.mount(&["--memory-limit", "48MiB", "--metadata-ttl", "1h"])?;
             let root = mount.path().join(MOUNT.trim_start_matches('/'));
             (Some(mount), Store::Dir(root))
         } else {

@@ -123,7 +123,7 @@ impl<'a> Scene<'a> {
             ..ClientConfig::default()
         })?;
         let mount = match args.mount {
-            true => Some(cluster.mount(&["--memory", "16MiB"])?),
+            true => Some(cluster.mount(&["--memory-limit", "48MiB"])?),
             false => None,
         };
         Ok(Self {

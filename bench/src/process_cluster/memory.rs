@@ -1,6 +1,7 @@
 //! How much memory a process uses and used.
 
 use anyhow::{Context, Result};
+use millpond_process::Size;
 
 /// The largest resident set of a process so far, in bytes (`VmHWM`).
 ///
@@ -41,4 +42,9 @@ mod tests {
         assert!(peak_rss(pid).unwrap() + (16 << 20) >= now);
         assert!(rss(u32::MAX).is_err());
     }
+}
+
+/// The `--memory-limit` of a mount that leaves `data` for data.
+pub fn limit_for(data: Size) -> String {
+    Size(data.bytes() + millpond::MEMORY_BESIDE_DATA.bytes()).to_string()
 }

@@ -11,7 +11,7 @@ use super::kernel;
 use super::layout::FileInfo;
 use super::source::{Library, Source};
 use crate::cluster::UfsUse;
-use crate::process_cluster::{Binaries, Metrics, Mount};
+use crate::process_cluster::{Binaries, Metrics, Mount, limit_for};
 use crate::record::KernelCache;
 use crate::scenario::Context;
 
@@ -159,13 +159,13 @@ impl<'a> Target<'a> {
 
     fn mount(&mut self) -> Result<()> {
         let parent = self.context.new_dir("running")?;
-        let memory = self.args.memory().to_string();
+        let memory = limit_for(self.args.memory());
         let mount = Mount::of_cluster(
             &Binaries::here()?,
             &self.args.coordinator.join(","),
             &parent,
             "mount",
-            &["--memory", &memory],
+            &["--memory-limit", &memory],
         )?;
         let below = self.root();
         self.source = Source::Dir(mount.path().join(below.trim_start_matches('/')));

@@ -13,7 +13,7 @@ use super::work::{Task, Work};
 use super::{SCENARIO, SmallFilesArgs, tree};
 use crate::cluster::{Cluster, ClusterSpec, Kind, UfsUse, standalone_mount};
 use crate::measure::{Sample, Spread, interrupt};
-use crate::process_cluster::Mount;
+use crate::process_cluster::{Mount, limit_for};
 use crate::read::dataset::Dataset;
 use crate::read::source::Source;
 use crate::read::{gaps, kernel, verify};
@@ -46,8 +46,10 @@ impl Mounted {
     ) -> Result<Self> {
         let uri = format!("file://{}", data.dir().display());
         let bytes: u64 = data.files().iter().map(|info| info.size).sum();
-        let memory = Size::mib(bytes / (512 << 10) + 64).to_string();
-        let flags = [&LONG_TTL[..], &["--memory", &memory]].concat();
+        let memory = Size::mib(bytes / (512 << 10) + 64);
+        let limit = limit_for(memory);
+        let memory = memory.to_string();
+        let flags = [&LONG_TTL[..], &["--memory-limit", &limit]].concat();
         if args.nodes == 0 {
             let options: Vec<String> = options
                 .iter()

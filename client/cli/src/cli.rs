@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use millpond_process::logging::{self, LogArgs, LogConfig};
 use millpond_process::shutdown;
 
-use crate::{child, dev, fs, mount, mounts, ring, status};
+use crate::{child, dev, fs, info, mount, mounts, ring, stats, status};
 
 /// A distributed block cache between your data lake and your machines.
 ///
@@ -27,6 +27,8 @@ enum Command {
     Dev(Box<dev::DevArgs>),
     Mount(Box<mount::MountArgs>),
     Umount(mount::UmountArgs),
+    Stats(stats::StatsArgs),
+    Info(info::InfoArgs),
     Mounts(mounts::MountsArgs),
     Fs(fs::FsArgs),
     Status(status::StatusArgs),
@@ -62,6 +64,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn run_short(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Umount(args) => mount::run_umount(args).await,
+        Command::Stats(args) => stats::run(args).await,
+        Command::Info(args) => info::run(args).await,
         Command::Mounts(args) => mounts::run(args).await,
         Command::Fs(args) => fs::run(args).await,
         Command::Status(args) => status::run(args).await,

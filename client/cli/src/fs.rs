@@ -7,6 +7,7 @@ mod entry;
 mod find;
 mod glob;
 mod ls;
+mod prefetch;
 mod refresh;
 mod stat;
 mod walk;
@@ -32,6 +33,7 @@ enum FsCommand {
     Cp(cp::CpArgs),
     Du(du::DuArgs),
     Find(find::FindArgs),
+    Prefetch(prefetch::PrefetchArgs),
     Refresh(refresh::RefreshArgs),
 }
 
@@ -44,6 +46,7 @@ pub(crate) async fn run(args: FsArgs) -> anyhow::Result<()> {
         FsCommand::Cp(args) => cp::run(args, cluster).await,
         FsCommand::Du(args) => du::run(args, cluster).await,
         FsCommand::Find(args) => find::run(args, cluster).await,
+        FsCommand::Prefetch(args) => prefetch::run(args, cluster).await,
         FsCommand::Refresh(args) => refresh::run(args, cluster).await,
     }
 }

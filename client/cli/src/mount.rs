@@ -5,8 +5,11 @@
 //! message and not a directory that fails.
 
 mod background;
+pub(crate) mod helper;
 mod malloc;
+mod memory;
 mod settings;
+mod source;
 mod umount;
 
 use std::path::{Path, PathBuf};
@@ -25,20 +28,24 @@ use millpond_proto::{Epoch, ErrorKind, MetadataMode};
 use tokio_util::sync::CancellationToken;
 
 use crate::options::parse_option;
+pub use memory::BESIDE_DATA;
 pub(crate) use settings::Settings;
+use source::{MountSource, parse_source};
 pub(crate) use umount::{UmountArgs, run_umount};
 
 /// Mount a cluster's namespace, or one store without a cluster, as a read-only directory.
 ///
-/// With SOURCE the mount stands alone: it reads that store directly and caches in its own
-/// memory and, with --cache-dir, on its own disk. Without SOURCE it shows all mounts of the
-/// cluster's mount table and reads through the cache nodes.
+/// With a store as SOURCE the mount stands alone: it reads that store directly and caches in
+/// its own memory and, with --cache-dir, on its own disk. With HOST:PORT/PATH it shows that
+/// directory of the cluster's namespace, without SOURCE all of it, and reads through the cache
+/// nodes.
 #[derive(Debug, Clone, clap::Args)]
 #[command(allow_missing_positional = true, after_help = EXAMPLES)]
 pub(crate) struct MountArgs {
-    /// The store to mount alone, without a cluster: s3://bucket/prefix, file:///dir, …
-    #[arg(value_name = "SOURCE", conflicts_with = "coordinator")]
-    source: Option<String>,
+    /// A store to mount alone: s3://bucket/prefix, file:///dir, …; or coordinators of a
+    /// cluster and a directory of its namespace: HOST:PORT[,HOST:PORT…][/PATH]
+    #[arg(value_name = "SOURCE", conflicts_with = "coordinator", value_parser = parse_source)]
+    source: Option<MountSource>,
     /// Where to mount: an empty directory
     #[arg(value_name = "DIR")]
     dir: PathBuf,
@@ -54,9 +61,10 @@ pub(crate) struct MountArgs {
     /// An option of SOURCE's driver, like endpoint=http://host:9000; may be repeated
     #[arg(long = "option", value_name = "KEY=VALUE", requires = "source", value_parser = parse_option)]
     options: Vec<(String, String)>,
-    /// Memory for data: what is cached and what is in flight together [default: 256MiB]
+    /// Memory of the whole process, which may exceed it by 64MiB for a moment [default: a
+    /// quarter of the host's or the control group's, at least 256MiB]
     #[arg(long, value_name = "SIZE")]
-    memory: Option<String>,
+    memory_limit: Option<String>,
     /// Also cache on disk, in this directory
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
@@ -119,6 +127,8 @@ Examples:
     millpond mount s3://bucket /mnt/data --option endpoint=http://minio:9000
   A local directory:
     millpond mount file:///srv/dataset /mnt/data
+  The directory /train of a cluster's namespace:
+    millpond mount coord:7000/train /mnt/train
   A cluster's namespace, for all users, in the background:
     millpond mount --coordinator coord:7000 /mnt/data --allow-other --background
   Take it away again:
@@ -130,7 +140,8 @@ pub(crate) async fn run(args: MountArgs) -> anyhow::Result<()> {
     if args.print_config {
         return settings.print();
     }
-    let plan = settings.plan()?;
+    let mut plan = settings.plan()?;
+    plan.show(&args)?;
     if args.background && !args.detached {
         return background::start(&args.dir, &plan.state_dir(&args.dir)).await;
     }
@@ -185,7 +196,9 @@ async fn serve(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut options = plan.mount.clone();
-    options.fs_name = shown_name(fs);
+    if options.fs_name.is_empty() {
+        options.fs_name = shown_name(fs);
+    }
     options.metrics = Some(Arc::new(FuseMetrics::new(&mut registry.lock())));
     let runtime = tokio::runtime::Handle::current();
     let mounted = MountedFs::mount(fs.clone(), runtime, dir, &options).map_err(mount_error)?;
@@ -221,7 +234,7 @@ async fn open(
     registry: &SharedRegistry,
 ) -> anyhow::Result<FileSystem> {
     let mut client = plan.client.clone();
-    if let Some(source) = &args.source {
+    if let Some(MountSource::Store(source)) = &args.source {
         let options = plan.options.clone();
         return FileSystem::standalone(source, options, client, registry)
             .await
@@ -245,8 +258,24 @@ async fn open(
             })?
         }
     };
-    connected
-        .map_err(|error| client_error(error, format!("cannot join the cluster of {coordinators}")))
+    let fs = connected.map_err(|error| {
+        client_error(error, format!("cannot join the cluster of {coordinators}"))
+    })?;
+    check_subtree(&fs, &plan.mount.subtree).await?;
+    Ok(fs)
+}
+
+/// What is mounted must be a directory.
+async fn check_subtree(fs: &FileSystem, subtree: &str) -> anyhow::Result<()> {
+    if subtree == "/" {
+        return Ok(());
+    }
+    let attr = fs.stat(subtree).await;
+    let attr = attr.map_err(|error| client_error(error, format!("cannot mount {subtree}")))?;
+    if !attr.is_dir() {
+        return Err(UsageError(format!("cannot mount {subtree}: it is no directory")).into());
+    }
+    Ok(())
 }
 
 /// A wrong setting or URI is wrong input; all else is a failure.
@@ -294,7 +323,8 @@ mod tests {
     #[test]
     fn the_source_may_be_left_out() {
         let alone = parse(&["s3://b/p", "/mnt"]).unwrap();
-        assert_eq!(alone.source.as_deref(), Some("s3://b/p"));
+        let store = MountSource::Store("s3://b/p".to_owned());
+        assert_eq!(alone.source, Some(store));
         assert_eq!(alone.dir, Path::new("/mnt"));
         let cluster = parse(&["--coordinator", "a:1,b:2", "/mnt"]).unwrap();
         assert_eq!((cluster.source, cluster.dir), (None, "/mnt".into()));

@@ -7,6 +7,8 @@ mod read_only;
 mod unopened;
 mod xattr;
 
+pub(crate) use xattr::LOCATION;
+
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;

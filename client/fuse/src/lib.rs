@@ -51,6 +51,10 @@ mod shared;
 pub mod unmount;
 mod whole_dir;
 
+/// The extended attribute of a file that tells where its blocks are, as JSON of a
+/// [`LocationReport`](millpond_client::LocationReport).
+pub const LOCATION_XATTR: &str = adapter::LOCATION;
+
 pub use latency::LatencyCounts;
 pub use metrics::FuseMetrics;
 pub use mounted::{MountError, MountStats, MountedFs, Unmounted};

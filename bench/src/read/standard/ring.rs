@@ -11,7 +11,7 @@ use super::{HandedOut, Stage, asked, fail_on_errors, one_file};
 use crate::cluster::{Cluster, ClusterSpec, Kind};
 use crate::limits::QuinnLimit;
 use crate::measure::{Arm, Sample, Spread, interleave};
-use crate::process_cluster::Mount;
+use crate::process_cluster::{Mount, limit_for};
 use crate::read::SCENARIO;
 use crate::read::args::Pattern;
 use crate::read::dataset::Dataset;
@@ -119,8 +119,8 @@ impl<'a> Ring<'a> {
 
     fn by_mount(&self, wanted: &[&str], limit: &QuinnLimit) -> Result<Vec<Row>> {
         let context = self.stage.context;
-        let memory = self.memory.to_string();
-        let flags = [&super::LONG_TTL[..], &["--memory", &memory]].concat();
+        let memory = limit_for(self.memory);
+        let flags = [&super::LONG_TTL[..], &["--memory-limit", &memory]].concat();
         let mount = self.cluster.mount(&flags)?;
         let mut pids = self.cluster.pids();
         pids.push(mount.pid());

@@ -6,6 +6,7 @@ use super::{HandedOut, LONG_TTL, Stage, asked, one_file};
 use crate::cluster::{UfsUse, standalone_mount};
 use crate::limits::{NullFuse, NullFuseSettings};
 use crate::measure::{Arm, interleave};
+use crate::process_cluster::limit_for;
 use crate::read::SCENARIO;
 use crate::read::args::Pattern;
 use crate::read::kernel;
@@ -18,8 +19,8 @@ use crate::record::{Row, Status};
 pub(super) fn kernel(stage: &Stage<'_>, wanted: &[&str]) -> Result<Vec<Row>> {
     const LIMIT: &str = "the same read of a local file";
     let context = stage.context;
-    let memory = stage.ample_memory().to_string();
-    let flags = [&LONG_TTL[..], &["--memory", &memory]].concat();
+    let memory = limit_for(stage.ample_memory());
+    let flags = [&LONG_TTL[..], &["--memory-limit", &memory]].concat();
     let mount = standalone_mount(context, &stage.uri(), &flags)?;
     let (source, local, pids) = (
         Source::Dir(mount.path().to_owned()),
@@ -64,8 +65,8 @@ pub(super) fn kernel(stage: &Stage<'_>, wanted: &[&str]) -> Result<Vec<Row>> {
 pub(super) fn tier(stage: &Stage<'_>, wanted: &[&str]) -> Result<Vec<Row>> {
     const LIMIT: &str = "a null FUSE filesystem with the same settings";
     let context = stage.context;
-    let memory = stage.ample_memory().to_string();
-    let flags = [&LONG_TTL[..], &["--memory", &memory]].concat();
+    let memory = limit_for(stage.ample_memory());
+    let flags = [&LONG_TTL[..], &["--memory-limit", &memory]].concat();
     let mount = standalone_mount(context, &stage.uri(), &flags)?;
     let settings = NullFuseSettings {
         seed: context.seed,

@@ -14,7 +14,8 @@ use millpond_process::{Size, UsageError, default_data_dir};
 use millpond_proto::MetadataMode;
 use serde::{Deserialize, Serialize};
 
-use super::MountArgs;
+use super::source::MountSource;
+use super::{MountArgs, memory};
 use crate::options::option_map;
 
 /// The settings as they are written: file, environment and flags laid over the defaults.
@@ -29,7 +30,7 @@ pub(crate) struct Settings {
 #[serde(default, deny_unknown_fields)]
 struct MountSection {
     coordinators: Vec<String>,
-    memory: Size,
+    memory_limit: Size,
     cache_dir: Option<PathBuf>,
     cache_size: Size,
     state_dir: Option<PathBuf>,
@@ -52,7 +53,7 @@ impl Default for MountSection {
     fn default() -> Self {
         Self {
             coordinators: vec!["127.0.0.1:7000".to_owned()],
-            memory: Size::mib(256),
+            memory_limit: memory::default_limit(),
             cache_dir: None,
             cache_size: Size::gib(10),
             state_dir: None,
@@ -81,7 +82,7 @@ struct Flags {
 #[derive(Debug, Serialize)]
 struct MountFlags {
     coordinators: Option<Vec<String>>,
-    memory: Option<String>,
+    memory_limit: Option<String>,
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
     state_dir: Option<PathBuf>,
@@ -130,7 +131,7 @@ impl Settings {
         let mount = &self.mount;
         let client = ClientConfig {
             coordinators: mount.coordinators.clone(),
-            memory: mount.memory.bytes(),
+            memory: memory::for_data(mount.memory_limit)?,
             disk: mount
                 .cache_dir
                 .clone()
@@ -152,6 +153,7 @@ impl Settings {
             dir_mode: octal("dir-mode", &mount.dir_mode)?,
             umask: octal("umask", &mount.umask)?,
             allow_other: mount.allow_other,
+            memory_limit: Some(mount.memory_limit.bytes()),
             read_ahead_kb,
             // With a local tier an open has to say whether the kernel may read from it itself.
             kernel_opens: mount.cache_dir.is_none(),
@@ -166,15 +168,38 @@ impl Settings {
         })
     }
 
-    /// A standalone mount has no cluster.
+    /// A standalone mount has no cluster; a source may name the cluster.
     fn source(&mut self, args: &MountArgs) {
-        if args.source.is_some() {
-            self.mount.coordinators.clear();
+        match &args.source {
+            Some(MountSource::Store(_)) => self.mount.coordinators.clear(),
+            Some(MountSource::Cluster { coordinators, .. }) => {
+                self.mount.coordinators.clone_from(coordinators);
+            }
+            None => {}
         }
     }
 }
 
 impl Plan {
+    /// Takes over which part of a cluster's namespace is shown.
+    pub(super) fn show(&mut self, args: &MountArgs) -> Result<(), UsageError> {
+        if let Some(MountSource::Cluster {
+            coordinators,
+            subtree,
+        }) = &args.source
+        {
+            if !args.options.is_empty() {
+                return Err(UsageError::new(
+                    "--option is for a store; those of a cluster's mounts are set by `millpond \
+                     mounts`",
+                ));
+            }
+            self.mount.subtree.clone_from(subtree);
+            self.mount.fs_name = format!("{}{subtree}", coordinators.join(","));
+        }
+        Ok(())
+    }
+
     /// Where the state of a mount at `dir` is: each mount point has its own by default, so
     /// that mounts do not share a certificate and a restart finds the last view.
     pub(super) fn state_dir(&self, dir: &Path) -> PathBuf {
@@ -194,7 +219,7 @@ impl Flags {
         Ok(Self {
             mount: MountFlags {
                 coordinators: given_coordinators(args),
-                memory: args.memory.clone(),
+                memory_limit: args.memory_limit.clone(),
                 cache_dir: args.cache_dir.clone(),
                 cache_size: args.cache_size.clone(),
                 state_dir: args.state_dir.clone(),
@@ -272,7 +297,7 @@ mod tests {
     #[test]
     fn settings_without_sense_are_named() {
         let mut settings = Settings::default();
-        settings.mount.memory = Size::mib(1);
+        settings.mount.memory_limit = Size::mib(1);
         let error = settings.plan().unwrap_err().to_string();
         assert!(error.contains("memory"), "{error}");
         let mut settings = Settings::default();

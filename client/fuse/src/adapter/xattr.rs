@@ -15,10 +15,22 @@ const VERSION: &str = "user.millpond.version";
 /// The URI of the object in its store.
 const SOURCE: &str = "user.millpond.source";
 
+/// Where the blocks of a file belong and are, as JSON. Asks every node, so it is not listed;
+/// of a large file only the first blocks are told.
+pub(crate) const LOCATION: &str = "user.millpond.location";
+
+/// Blocks that are told at most, and the most bytes of their JSON: the kernel's limit on a
+/// value is 64 KiB.
+const MOST_BLOCKS: u64 = 256;
+const MOST_BYTES: usize = 60 << 10;
+
 const NAMES: [&str; 2] = [VERSION, SOURCE];
 
 pub(super) fn get(shared: &Arc<Shared>, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
     let timer = shared.metrics.start(Op::Xattr);
+    if name == LOCATION {
+        return locate(shared, ino, size, reply, timer);
+    }
     // The kernel asks for `security.capability` and the like often: no stat for these.
     let Some(name) = NAMES.into_iter().find(|known| name == *known) else {
         timer.finish(Outcome::NotFound);
@@ -35,6 +47,46 @@ pub(super) fn list(shared: &Arc<Shared>, ino: INodeNo, size: u32, reply: ReplyXa
         let present = NAMES.into_iter().filter(|name| value(attr, name).is_some());
         Some(present.flat_map(|name| [name, "\0"]).collect())
     });
+}
+
+fn locate(shared: &Arc<Shared>, ino: INodeNo, size: u32, reply: ReplyXattr, timer: OpTimer) {
+    let task = Arc::clone(shared);
+    shared.run(async move {
+        let located = match task.path(ino) {
+            Ok(path) => location(&task, &path).await,
+            Err(errno) => Err(errno),
+        };
+        match located {
+            Ok(value) => {
+                timer.finish(Outcome::Miss);
+                send(&value, size, reply);
+            }
+            Err(errno) => {
+                timer.finish(Outcome::Error);
+                reply.error(errno);
+            }
+        }
+    });
+}
+
+async fn location(shared: &Shared, path: &str) -> Result<Vec<u8>, Errno> {
+    let report = shared.fs.location_report(path, 0..MOST_BLOCKS).await;
+    let mut report = report.map_err(|error| errno_logged("xattr", &error))?;
+    loop {
+        let value = serde_json::to_vec(&report).map_err(|_| Errno::EIO)?;
+        if value.len() <= MOST_BYTES || report.blocks.is_empty() {
+            return Ok(value);
+        }
+        report.blocks.truncate(report.blocks.len() / 2);
+    }
+}
+
+fn send(value: &[u8], size: u32, reply: ReplyXattr) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        room if value.len() <= room => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
 }
 
 fn value(attr: &Attr, name: &str) -> Option<String> {
@@ -74,10 +126,6 @@ fn answer(
             return reply.error(Errno::NO_XATTR);
         };
         timer.finish(Outcome::Miss);
-        match size as usize {
-            0 => reply.size(value.len() as u32),
-            room if value.len() <= room => reply.data(value.as_bytes()),
-            _ => reply.error(Errno::ERANGE),
-        }
+        send(value.as_bytes(), size, reply);
     });
 }

@@ -1,0 +1,110 @@
+//! Mounts of ours as other commands see them: by their directory, through their control
+//! files.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use millpond_fuse::control::{DIRECTORY, Stats};
+use millpond_fuse::mountinfo;
+
+/// The type that the kernel lists for mounts of ours.
+const FS_TYPE: &str = "fuse.millpond";
+
+/// A mount of ours on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OurMount {
+    dir: PathBuf,
+}
+
+impl OurMount {
+    /// The mount that `path` lies in, and where in it.
+    ///
+    /// # Errors
+    /// Those of reading the kernel's table of mounts. A path that is in no mount of ours, or
+    /// does not exist, is none.
+    pub(crate) fn of(path: &Path) -> io::Result<Option<(Self, PathBuf)>> {
+        // Asks no mount but the one that the path leads into.
+        let Ok(path) = mountinfo::locate(path).and_then(|path| path.canonicalize()) else {
+            return Ok(None);
+        };
+        let mounts = mountinfo::mounts()?;
+        let around = mounts
+            .iter()
+            .filter(|entry| path.starts_with(&entry.mount_point));
+        // The deepest, and of several at one place the last.
+        let entry = around.max_by_key(|entry| entry.mount_point.components().count());
+        let Some(entry) = entry.filter(|entry| entry.fs_type == FS_TYPE) else {
+            return Ok(None);
+        };
+        let dir = entry.mount_point.clone();
+        let below = path.strip_prefix(&dir).unwrap_or(Path::new("")).to_owned();
+        Ok(Some((Self { dir }, below)))
+    }
+
+    /// The mount that `path` lies in.
+    ///
+    /// # Errors
+    /// If it lies in none of ours.
+    pub(crate) fn around(path: &Path) -> anyhow::Result<Self> {
+        match Self::of(path)? {
+            Some((mount, _)) => Ok(mount),
+            None => bail!(
+                "{} is in no mount of millpond on this host; `findmnt -t {FS_TYPE}` lists them",
+                path.display()
+            ),
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What it did so far.
+    pub(crate) fn stats(&self) -> anyhow::Result<Stats> {
+        self.read("stats")
+    }
+
+    /// Has it fetch the paths of `list`.
+    pub(crate) fn prefetch(&self, list: &[u8]) -> anyhow::Result<()> {
+        let path = self.dir.join(DIRECTORY).join("prefetch");
+        let no_reader = || {
+            format!(
+                "the mount at {} takes no hints: it was made without CAP_SYS_ADMIN (run as root)",
+                self.dir.display()
+            )
+        };
+        // Without a reader the open fails at once instead of waiting for one.
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(libc::O_NONBLOCK);
+        drop(options.open(&path).with_context(no_reader)?);
+        let mut pipe = OpenOptions::new().write(true).open(&path)?;
+        pipe.write_all(list)
+            .with_context(|| format!("cannot write to {}", path.display()))
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
+        let path = self.dir.join(DIRECTORY).join(name);
+        let file = File::open(&path)
+            .with_context(|| format!("cannot read {}: is it an older millpond?", path.display()))?;
+        serde_json::from_reader(io::BufReader::new(file))
+            .with_context(|| format!("cannot understand {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_mounted_by_us_is_said_to_be_so() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(OurMount::of(dir.path()).unwrap(), None);
+        assert_eq!(OurMount::of(&dir.path().join("missing")).unwrap(), None);
+        let error = OurMount::around(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("no mount of millpond"), "{error}");
+    }
+}
