@@ -8,10 +8,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use millpond_fuse::control::{DIRECTORY, Stats};
-use millpond_fuse::mountinfo;
+use millpond_fuse::mountinfo::{self, MountEntry};
 
-/// The type that the kernel lists for mounts of ours.
-const FS_TYPE: &str = "fuse.millpond";
+/// What the kernel lists as the source of a mount of ours, if it is one: what is behind
+/// `millpond:`, which is empty if nothing is.
+pub(crate) fn source_of(entry: &MountEntry) -> Option<&str> {
+    let is_fuse = entry.fs_type == "fuse" || entry.fs_type == "fuse.millpond";
+    let named = entry.source.strip_prefix("millpond").filter(|_| is_fuse)?;
+    match named {
+        "" => Some(named),
+        _ => named.strip_prefix(':'),
+    }
+}
 
 /// A mount of ours on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +44,7 @@ impl OurMount {
             .filter(|entry| path.starts_with(&entry.mount_point));
         // The deepest, and of several at one place the last.
         let entry = around.max_by_key(|entry| entry.mount_point.components().count());
-        let Some(entry) = entry.filter(|entry| entry.fs_type == FS_TYPE) else {
+        let Some(entry) = entry.filter(|entry| source_of(entry).is_some()) else {
             return Ok(None);
         };
         let dir = entry.mount_point.clone();
@@ -52,7 +60,7 @@ impl OurMount {
         match Self::of(path)? {
             Some((mount, _)) => Ok(mount),
             None => bail!(
-                "{} is in no mount of millpond on this host; `findmnt -t {FS_TYPE}` lists them",
+                "{} is in no mount of millpond on this host; `findmnt` lists all mounts",
                 path.display()
             ),
         }
@@ -98,6 +106,23 @@ impl OurMount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_of_ours_are_known_by_type_and_source() {
+        let source = |fs_type: &str, source: &str| {
+            let entry = MountEntry {
+                device: (0, 1),
+                mount_point: PathBuf::from("/m"),
+                fs_type: fs_type.to_owned(),
+                source: source.to_owned(),
+            };
+            source_of(&entry).map(str::to_owned)
+        };
+        assert_eq!(source("fuse", "millpond:s3://b").as_deref(), Some("s3://b"));
+        assert_eq!(source("fuse.millpond", "millpond").as_deref(), Some(""));
+        assert_eq!(source("fuse", "millpondx"), None);
+        assert_eq!(source("ext4", "millpond:x"), None);
+    }
 
     #[test]
     fn what_is_not_mounted_by_us_is_said_to_be_so() {

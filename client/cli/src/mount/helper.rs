@@ -15,6 +15,7 @@ use millpond_fuse::mountinfo;
 use millpond_process::UsageError;
 
 use super::MountArgs;
+use crate::mounted::source_of;
 
 /// The names that the program is called by.
 const NAMES: [&str; 2] = ["mount.fuse.millpond", "mount.millpond"];
@@ -107,10 +108,7 @@ fn is_there(call: &Call) -> bool {
     let entry = dir.and_then(|dir| mountinfo::mount_at(&dir).ok().flatten());
     let source = call.source.to_string_lossy();
     let is_root = |name: &str| name == source || name.trim_end_matches('/') == source;
-    entry.is_some_and(|entry| {
-        entry.fs_type == "fuse.millpond"
-            && entry.source.strip_prefix("millpond:").is_some_and(is_root)
-    })
+    entry.is_some_and(|entry| source_of(&entry).is_some_and(is_root))
 }
 
 fn translate(args: impl Iterator<Item = OsString>) -> Result<Call, UsageError> {
