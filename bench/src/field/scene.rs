@@ -143,8 +143,9 @@ impl<'a> Scene<'a> {
             Setup::Memory => ample,
             Setup::Disk | Setup::Cluster => LITTLE,
         };
+        let memory = Size(memory.bytes() + millpond::MEMORY_BESIDE_DATA.bytes());
         let text = memory.to_string();
-        flags.extend(["--memory", text.as_str()]);
+        flags.extend(["--memory-limit", text.as_str()]);
         if setup == Setup::Cluster {
             let each = Size::mib(ample.bytes() / MIB / 2).to_string();
             let spec = ClusterSpec {
