@@ -70,6 +70,8 @@ fn usage_errors_exit_with_2_and_name_what_is_wrong() {
     );
     fails(&["fs", "ls", "/a/../b"], 2, &[".."]);
     fails(&["fs", "find", "/", "--size", "+x"], 2, &["+x"]);
+    fails(&["fs", "refresh", "/a/../b"], 2, &[".."]);
+    fails(&["fs", "refresh"], 2, &["PATH", "Usage"]);
     fails(&["fs", "ls", "/", "--option", "a=b"], 2, &["--uri"]);
 }
 
