@@ -37,7 +37,7 @@ impl InodeTable {
         for name in path.split('/').filter(|name| !name.is_empty()) {
             let parent = affected.ino?;
             let ino = self.peek(parent, name);
-            affected = self.known(ino).unwrap_or(Affected {
+            affected = self.known(ino).unwrap_or_else(|| Affected {
                 entry: Some((parent, name.into())),
                 ino: None,
                 is_dir: false,
