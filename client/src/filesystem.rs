@@ -265,6 +265,11 @@ impl FileSystem {
         self.core.peers.as_ref().is_none_or(|peers| peers.is_live())
     }
 
+    /// Whether there is a local disk tier.
+    pub fn has_disk(&self) -> bool {
+        self.core.disk.is_some()
+    }
+
     /// The paths of the mounts that serve this namespace, in order.
     pub fn mount_paths(&self) -> Vec<MountPath> {
         let view = self.view();

@@ -71,6 +71,10 @@ pub(crate) struct MountArgs {
     /// Disk for --cache-dir [default: 10GiB]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<String>,
+    /// Whether the kernel reads files that are whole in --cache-dir itself: auto (where it can
+    /// and this process has the right to it), or off [default: auto]
+    #[arg(long, value_name = "auto|off")]
+    passthrough: Option<String>,
     /// Directory for the certificate and the last view of the cluster [default: one for each
     /// mount point, below /var/lib/millpond/mount or ~/.local/share/millpond/mount]
     #[arg(long, value_name = "DIR")]

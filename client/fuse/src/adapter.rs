@@ -43,6 +43,9 @@ impl Adapter {
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         session::negotiate(config);
+        let shared = &self.shared;
+        shared.passing.negotiate(config);
+        shared.metrics.show_passthrough(shared.passing.state());
         Ok(())
     }
 

@@ -24,6 +24,7 @@
 //! | `kernel_dirs` | which listings the kernel may keep |
 //! | `invalidation` | has the kernel drop what changed |
 //! | `held` | files that are read without having been opened |
+//! | `passthrough` | files that the kernel reads itself |
 //!
 //! Invariants about what is absent: no path is stored twice (an inode knows its parent and
 //! its own name), no request waits on a fuser thread for anything slower than memory, no
@@ -45,6 +46,7 @@ pub mod metrics;
 pub mod mounted;
 pub mod mountinfo;
 pub mod options;
+mod passthrough;
 pub mod preflight;
 pub mod session;
 mod shared;
@@ -59,3 +61,4 @@ pub use latency::LatencyCounts;
 pub use metrics::FuseMetrics;
 pub use mounted::{MountError, MountStats, MountedFs, Unmounted};
 pub use options::MountOptions;
+pub use passthrough::Passthrough;

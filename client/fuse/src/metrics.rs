@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::control::OperationStats;
 use crate::latency::Latencies;
+use crate::passthrough::Passthrough;
 
 /// Requests, bytes and times of the FUSE adapter. Built once per process, shared by its
 /// mounts.
@@ -26,6 +27,9 @@ pub struct FuseMetrics {
     read_bytes: Counter,
     pub(crate) inodes: Gauge,
     pub(crate) open_files: Gauge,
+    pub(crate) passthrough_opens: Counter,
+    /// One per state: 1 for the one that holds.
+    passthrough: [Gauge; 4],
 }
 
 /// The kinds of requests that are counted one by one; the rest is `Other`.
@@ -144,6 +148,17 @@ struct OpLabels {
     op: Op,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassthroughLabels {
+    state: Passthrough,
+}
+
+impl EncodeLabelValue for Passthrough {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.word(), encoder)
+    }
+}
+
 impl FuseMetrics {
     /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
@@ -156,6 +171,8 @@ impl FuseMetrics {
         let stalls = Counter::default();
         let inodes = Gauge::default();
         let open_files = Gauge::default();
+        let passthrough_opens = Counter::default();
+        let passthrough = Family::<PassthroughLabels, Gauge>::default();
         registry.register(
             "millpond_fuse_requests",
             "Requests from the kernel by operation and outcome",
@@ -186,6 +203,16 @@ impl FuseMetrics {
             "Files that are open",
             open_files.clone(),
         );
+        registry.register(
+            "millpond_fuse_passthrough_opens",
+            "Opens of files that the kernel then reads itself",
+            passthrough_opens.clone(),
+        );
+        registry.register(
+            "millpond_fuse_passthrough",
+            "1 for whether the kernel reads files of the local disk tier itself, or why not",
+            passthrough.clone(),
+        );
         let counter = |op, outcome| {
             requests
                 .get_or_create(&RequestLabels { op, outcome })
@@ -199,6 +226,12 @@ impl FuseMetrics {
             read_bytes,
             inodes,
             open_files,
+            passthrough_opens,
+            passthrough: Passthrough::ALL.map(|state| {
+                passthrough
+                    .get_or_create(&PassthroughLabels { state })
+                    .clone()
+            }),
         }
     }
 
@@ -232,6 +265,13 @@ impl FuseMetrics {
         });
         let some = stats.into_iter().filter(|(_, stats)| stats.requests > 0);
         some.collect()
+    }
+
+    /// Shows how it stands with passing files through.
+    pub(crate) fn show_passthrough(&self, holds: Passthrough) {
+        for (gauge, state) in self.passthrough.iter().zip(Passthrough::ALL) {
+            gauge.set(i64::from(state == holds));
+        }
     }
 
     pub(crate) fn requests_of(&self, op: Op) -> u64 {

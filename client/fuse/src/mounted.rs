@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::adapter::Adapter;
 use crate::metrics::Op;
 use crate::options::MountOptions;
+use crate::passthrough::Passthrough;
 use crate::shared::Shared;
 use crate::unmount::{Force, UnmountError, detach};
 use crate::whole_dir::MARGIN;
@@ -48,6 +49,10 @@ pub struct MountStats {
     pub open_files: usize,
     /// Directories that are open.
     pub open_dirs: usize,
+    /// Whether the kernel reads files of the local disk tier itself.
+    pub passthrough: Passthrough,
+    /// Opens of files that it then read itself.
+    pub passthrough_opens: u64,
 }
 
 /// How a mount went away.
@@ -264,6 +269,8 @@ impl MountedFs {
             inodes: shared.inodes.lock().len(),
             open_files: shared.files.len() + shared.held.len(),
             open_dirs: shared.dirs.len(),
+            passthrough: shared.passing.state(),
+            passthrough_opens: shared.metrics.passthrough_opens.get(),
         }
     }
 

@@ -40,6 +40,10 @@ pub struct MountOptions {
     pub subtree: String,
     /// The limit of the process's memory that `.millpond/config` shows, if there is one.
     pub memory_limit: Option<u64>,
+    /// The kernel reads files that are whole in the local disk tier itself, where it can and
+    /// this process may have it do so; on by default. Not where
+    /// [`kernel_opens`](Self::kernel_opens).
+    pub passthrough: bool,
     /// Where the mount counts; metrics that nobody reads by default.
     pub metrics: Option<Arc<FuseMetrics>>,
 }
@@ -60,6 +64,7 @@ impl Default for MountOptions {
             kernel_opens: false,
             subtree: "/".to_owned(),
             memory_limit: None,
+            passthrough: true,
             metrics: None,
         }
     }

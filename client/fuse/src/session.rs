@@ -71,6 +71,17 @@ pub(crate) const fn open_dir_flags(caching: Caching) -> FopenFlags {
     }
 }
 
+/// How a file is opened that the kernel reads itself. A reader who passes the page cache by
+/// (`O_DIRECT`) is served from our side all the same: what the tier's file system has in
+/// memory is nearer than its disk. Mappings are the kernel's in both cases.
+pub const fn passed_flags(direct: bool) -> FopenFlags {
+    if direct {
+        FopenFlags::FOPEN_NOFLUSH.union(FopenFlags::FOPEN_DIRECT_IO)
+    } else {
+        FopenFlags::FOPEN_NOFLUSH
+    }
+}
+
 /// Sets the readahead of the mount on `device` (major, minor) as `options` say, where this
 /// process may.
 pub fn raise_read_ahead(device: (u32, u32), options: &MountOptions) {

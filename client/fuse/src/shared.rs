@@ -25,6 +25,7 @@ use crate::inode::{Identity, InodeTable, Replaced};
 use crate::kernel_dirs::KernelDirs;
 use crate::metrics::{FuseMetrics, OpTimer, Outcome};
 use crate::options::MountOptions;
+use crate::passthrough::Passing;
 use crate::whole_dir::{MARGIN, WholeDir};
 
 /// The state of one mount, and the helpers by which handlers answer.
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) dirs: Handles<OpenDir>,
     pub(crate) kernel_dirs: KernelDirs<Directory>,
     pub(crate) control: Control,
+    /// Which files the kernel reads itself.
+    pub(crate) passing: Passing,
     pub(crate) metrics: Arc<FuseMetrics>,
     /// Set right after the session exists, before its first request.
     pub(crate) notifier: OnceLock<Notifier>,
@@ -81,6 +84,7 @@ impl Shared {
         } else {
             Identity::Name
         };
+        let wants_passthrough = options.passthrough && !options.kernel_opens && fs.has_disk();
         Self {
             ttl: kernel_ttl(fs.metadata_ttl()),
             fs,
@@ -92,6 +96,7 @@ impl Shared {
             dirs: Handles::new(),
             kernel_dirs: KernelDirs::new(),
             control: Control::new(dir.to_owned(), options.clone()),
+            passing: Passing::new(wants_passthrough),
             metrics,
             notifier: OnceLock::new(),
             tasks: TaskTracker::new(),

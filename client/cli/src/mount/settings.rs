@@ -33,6 +33,7 @@ struct MountSection {
     memory_limit: Size,
     cache_dir: Option<PathBuf>,
     cache_size: Size,
+    passthrough: String,
     state_dir: Option<PathBuf>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -56,6 +57,7 @@ impl Default for MountSection {
             memory_limit: memory::default_limit(),
             cache_dir: None,
             cache_size: Size::gib(10),
+            passthrough: "auto".to_owned(),
             state_dir: None,
             uid: None,
             gid: None,
@@ -85,6 +87,7 @@ struct MountFlags {
     memory_limit: Option<String>,
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
+    passthrough: Option<String>,
     state_dir: Option<PathBuf>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -145,6 +148,7 @@ impl Settings {
             .map_err(|error| UsageError(error.to_string()))?;
         let read_ahead_kb = u32::try_from(mount.read_ahead.bytes() >> 10)
             .map_err(|_| ConfigError::invalid("mount.read_ahead", "it must be below 4TiB"))?;
+        let passthrough = passthrough(&mount.passthrough)?;
         let defaults = MountOptions::default();
         let options = MountOptions {
             uid: mount.uid.unwrap_or(defaults.uid),
@@ -155,8 +159,9 @@ impl Settings {
             allow_other: mount.allow_other,
             memory_limit: Some(mount.memory_limit.bytes()),
             read_ahead_kb,
-            // With a local tier an open has to say whether the kernel may read from it itself.
-            kernel_opens: mount.cache_dir.is_none(),
+            // An open has to say whether the kernel may read from the local tier itself.
+            kernel_opens: mount.cache_dir.is_none() || !passthrough,
+            passthrough,
             ..defaults
         };
         Ok(Plan {
@@ -222,6 +227,7 @@ impl Flags {
                 memory_limit: args.memory_limit.clone(),
                 cache_dir: args.cache_dir.clone(),
                 cache_size: args.cache_size.clone(),
+                passthrough: args.passthrough.clone(),
                 state_dir: args.state_dir.clone(),
                 uid: args.uid,
                 gid: args.gid,
@@ -243,6 +249,17 @@ impl Flags {
 fn given_coordinators(args: &MountArgs) -> Option<Vec<String>> {
     let given = [&args.coordinator, &args.coordinator_of_environment];
     given.into_iter().find(|list| !list.is_empty()).cloned()
+}
+
+/// Whether the kernel is to read files itself, where it can.
+fn passthrough(text: &str) -> Result<bool, UsageError> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(UsageError(format!(
+            "--passthrough {text:?} is neither auto nor off"
+        ))),
+    }
 }
 
 fn octal(setting: &str, text: &str) -> Result<u32, UsageError> {
@@ -304,6 +321,21 @@ mod tests {
         settings.mount.admin = "here".to_owned();
         let error = settings.plan().unwrap_err().to_string();
         assert!(error.contains("--admin"), "{error}");
+    }
+
+    #[test]
+    fn the_kernel_asks_at_opens_where_files_may_be_passed_through() {
+        let kernel_opens = |cache: bool, passthrough: &str| {
+            let mut settings = Settings::default();
+            settings.mount.cache_dir = cache.then(|| "/cache".into());
+            settings.mount.passthrough = passthrough.to_owned();
+            settings.plan().map(|plan| plan.mount.kernel_opens)
+        };
+        assert!(!kernel_opens(true, "auto").unwrap());
+        assert!(kernel_opens(true, "off").unwrap());
+        assert!(kernel_opens(false, "auto").unwrap());
+        let error = kernel_opens(true, "on").unwrap_err().to_string();
+        assert!(error.contains("--passthrough"), "{error}");
     }
 
     #[test]

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fuser::{
-    Errno, FileHandle, FopenFlags, INodeNo, OpenAccMode, OpenFlags, ReplyData, ReplyEmpty,
-    ReplyOpen,
-};
+use fuser::{Errno, FileHandle, INodeNo, OpenAccMode, OpenFlags, ReplyData, ReplyEmpty, ReplyOpen};
 use tracing::Instrument;
 
 use crate::inode::{Opened, Replaced};
@@ -31,9 +28,9 @@ pub(super) fn open(shared: &Arc<Shared>, ino: INodeNo, flags: OpenFlags, reply: 
     let task = Arc::clone(shared);
     let request = async move {
         match open_file(&task, ino).await {
-            Ok((fh, flags)) => {
+            Ok(opened) => {
                 timer.finish(Outcome::Miss);
-                reply.opened(fh, flags);
+                answer(&task, opened, flags, reply);
             }
             Err(errno) => {
                 timer.finish(Outcome::Error);
@@ -44,7 +41,30 @@ pub(super) fn open(shared: &Arc<Shared>, ino: INodeNo, flags: OpenFlags, reply: 
     shared.run(request.instrument(tracing::debug_span!("open", ino = ino.0)));
 }
 
-async fn open_file(shared: &Shared, ino: INodeNo) -> Result<(FileHandle, FopenFlags), Errno> {
+/// Answers an open with what the kernel is to do for the reads that follow.
+fn answer(shared: &Shared, opened: OpenFile, flags: OpenFlags, reply: ReplyOpen) {
+    let keep_pages = !opened.unsettled.load(Ordering::Relaxed);
+    let passed = shared.passing.enter(
+        opened.ino,
+        || opened.file.backing(),
+        |file| reply.open_backing(file),
+    );
+    let fh = FileHandle(shared.files.insert(opened));
+    shared.metrics.open_files.set(shared.files.len() as i64);
+    match passed {
+        Some(passed) => {
+            shared.metrics.passthrough_opens.inc();
+            let direct = flags.0 & libc::O_DIRECT != 0;
+            reply.opened_passthrough(fh, session::passed_flags(direct), &passed.id);
+        }
+        None => {
+            shared.metrics.show_passthrough(shared.passing.state());
+            reply.opened(fh, session::open_flags(keep_pages));
+        }
+    }
+}
+
+async fn open_file(shared: &Shared, ino: INodeNo) -> Result<OpenFile, Errno> {
     let path = shared.path(ino)?;
     let file = shared
         .fs
@@ -64,15 +84,11 @@ async fn open_file(shared: &Shared, ino: INodeNo) -> Result<(FileHandle, FopenFl
             tracing::debug!(%error, "the kernel did not drop attributes");
         }
     }
-    let flags = session::open_flags(keep_pages);
-    let handle = OpenFile {
+    Ok(OpenFile {
         ino: ino.0,
         file,
         unsettled: AtomicBool::new(!keep_pages),
-    };
-    let fh = shared.files.insert(handle);
-    shared.metrics.open_files.set(shared.files.len() as i64);
-    Ok((FileHandle(fh), flags))
+    })
 }
 
 /// A hit is answered on this thread: a hop to another costs more than the copy.
@@ -110,6 +126,9 @@ pub(super) fn read(shared: &Arc<Shared>, fh: FileHandle, offset: u64, size: u32,
 pub(super) fn release(shared: &Shared, fh: FileHandle, reply: ReplyEmpty) {
     let timer = shared.metrics.start(Op::Release);
     if let Some(open) = shared.files.remove(fh.0) {
+        // In the order opposite to that of opening: an inode has one way of being open while it
+        // has one version.
+        shared.passing.leave(open.ino);
         shared.inodes.lock().release(open.ino);
         shared.metrics.open_files.set(shared.files.len() as i64);
     }

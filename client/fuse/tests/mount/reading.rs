@@ -143,19 +143,19 @@ fn a_mapped_file_shows_its_bytes() {
     assert!(all == data);
 }
 
-mod map {
+pub(crate) mod map {
     #![allow(unsafe_code, reason = "mapping a file needs mmap itself")]
 
     use std::fs::File;
     use std::os::fd::AsRawFd;
 
-    pub(super) struct Map {
+    pub(crate) struct Map {
         at: *mut libc::c_void,
         len: usize,
     }
 
     impl Map {
-        pub(super) fn of(file: &File, len: usize, shared: bool) -> Self {
+        pub(crate) fn of(file: &File, len: usize, shared: bool) -> Self {
             let kind = if shared {
                 libc::MAP_SHARED
             } else {
@@ -176,7 +176,7 @@ mod map {
             Self { at, len }
         }
 
-        pub(super) fn bytes(&self) -> &[u8] {
+        pub(crate) fn bytes(&self) -> &[u8] {
             // SAFETY: mapped until drop, and the file is not truncated meanwhile.
             unsafe { std::slice::from_raw_parts(self.at.cast(), self.len) }
         }

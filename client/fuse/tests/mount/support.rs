@@ -38,6 +38,15 @@ impl Rig {
         ufs_options: BTreeMap<String, String>,
         adjust: impl FnOnce(&mut MountOptions),
     ) -> Option<Self> {
+        Self::with_client(uri, ufs_options, |_| {}, adjust)
+    }
+
+    pub(crate) fn with_client(
+        uri: &str,
+        ufs_options: BTreeMap<String, String>,
+        adjust_client: impl FnOnce(&mut ClientConfig),
+        adjust: impl FnOnce(&mut MountOptions),
+    ) -> Option<Self> {
         if !fuse_is_usable() {
             return None;
         }
@@ -49,11 +58,12 @@ impl Rig {
             .enable_all()
             .build()
             .unwrap();
-        let config = ClientConfig {
+        let mut config = ClientConfig {
             memory: 64 << 20,
             metadata_ttl: TTL,
             ..ClientConfig::default()
         };
+        adjust_client(&mut config);
         let registry = Mutex::new(Registry::default());
         let fs = runtime
             .block_on(FileSystem::standalone(uri, ufs_options, config, &registry))
