@@ -16,6 +16,8 @@ mod lifecycle;
 mod listing;
 #[path = "mount/metadata.rs"]
 mod metadata;
+#[path = "mount/model.rs"]
+mod model;
 #[path = "mount/passthrough.rs"]
 mod passthrough;
 #[path = "mount/read_only.rs"]
