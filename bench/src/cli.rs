@@ -12,7 +12,7 @@ use millpond_bench::scenario::{CommonArgs, Context, OutputArgs};
 use millpond_bench::verdict::Missed;
 use millpond_bench::{
     accelerators, checkpoint, compare, epochs, faults, field, herd, limits, memory, peer, read,
-    report, ring, small_files, summary,
+    report, ring, small_files, soak, summary,
 };
 use millpond_process::shutdown;
 
@@ -57,6 +57,7 @@ enum Command {
     Field(field::FieldArgs),
     Memory(memory::MemoryArgs),
     Ring(ring::RingArgs),
+    Soak(soak::SoakArgs),
     Limits(limits::LimitsArgs),
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
@@ -107,6 +108,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Field(args) => one(args.common.clone(), move |c| field::run(c, &args)).await,
         Command::Memory(args) => one(args.common.clone(), move |c| memory::run(c, &args)).await,
         Command::Ring(args) => one(args.common.clone(), move |c| ring::run(c, &args)).await,
+        Command::Soak(args) => one(args.common.clone(), move |c| soak::run(c, &args)).await,
         Command::Limits(args) => one(args.common.clone(), move |c| limits::run(c, &args)).await,
         Command::Report(args) => report::run(&args, &mut std::io::stdout().lock()),
         Command::Compare(args) => compare::run(&args, &mut std::io::stdout().lock()),

@@ -5,7 +5,7 @@
 //! | [`measure`] | samples, interleaved runs, medians with spread |
 //! | [`record`] | the JSON document of a run |
 //! | [`scenario`] | what all scenarios share |
-//! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`field`], [`ring`], [`memory`] | the scenarios, one subcommand each |
+//! | [`limits`], [`read`], [`peer`], [`small_files`], [`herd`], [`epochs`], [`accelerators`], [`checkpoint`], [`faults`], [`field`], [`ring`], [`memory`], [`soak`] | the scenarios, one subcommand each |
 //! | [`cluster`] | the clusters that scenarios measure, in this process or as processes |
 //! | [`goals`] | `bench/goals.toml`, held against figures |
 //! | [`plan`] | all scenarios, one after the other |
@@ -37,6 +37,7 @@ pub mod report;
 pub mod ring;
 pub mod scenario;
 pub mod small_files;
+pub mod soak;
 pub mod summary;
 pub mod ufs_reads;
 pub mod verdict;
