@@ -104,14 +104,11 @@ fn content(kind: Kind, number: u64, version: u64, offset: u64, len: u64) -> Vec<
 /// at both ends are not looked at.
 pub(super) fn mismatches(kind: Kind, number: u64, version: u64, offset: u64, found: &[u8]) -> u64 {
     let skipped = (offset.wrapping_neg() % WORD).min(found.len() as u64);
-    let mut place = (offset + skipped) / WORD;
-    let mut wrong = 0;
-    for bytes in found[skipped as usize..].chunks_exact(WORD as usize) {
-        let expected = word(kind, number, version, place);
-        wrong += u64::from(bytes != expected.to_le_bytes());
-        place += 1;
-    }
-    wrong
+    let words = found[skipped as usize..].chunks_exact(WORD as usize);
+    let places = (offset + skipped) / WORD..;
+    let is_wrong =
+        |(place, bytes): &(u64, &[u8])| *bytes != word(kind, number, version, *place).to_le_bytes();
+    places.zip(words).filter(is_wrong).count() as u64
 }
 
 /// The version that these bytes of a changing file are of, by their first word, if any of

@@ -24,12 +24,20 @@ pub(crate) const LOCATION: &str = "user.millpond.location";
 const MOST_BLOCKS: u64 = 256;
 const MOST_BYTES: usize = 60 << 10;
 
+/// Access control lists, which no store has. `ls -l` asks for that of each entry, until it
+/// hears that the file system has none at all: "no such attribute" would not tell it that.
+const ACL: &str = "system.posix_acl_";
+
 const NAMES: [&str; 2] = [VERSION, SOURCE];
 
 pub(super) fn get(shared: &Arc<Shared>, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
     let timer = shared.metrics.start(Op::Xattr);
     if name == LOCATION {
         return locate(shared, ino, size, reply, timer);
+    }
+    if name.to_str().is_some_and(|name| name.starts_with(ACL)) {
+        timer.finish(Outcome::NotFound);
+        return reply.error(Errno::EOPNOTSUPP);
     }
     // The kernel asks for `security.capability` and the like often: no stat for these.
     let Some(name) = NAMES.into_iter().find(|known| name == *known) else {

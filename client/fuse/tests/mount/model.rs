@@ -261,8 +261,8 @@ impl<W: World> Model<'_, W> {
             Step::ReadAt(slot, offset, len) => {
                 if let Some(held) = &self.held[slot] {
                     let size = held.content.len() as u64;
-                    let offset = size * u64::from(offset) >> 16;
-                    let len = (size * u64::from(len) >> 16).clamp(1, 2 << 20);
+                    let offset = (size * u64::from(offset)) >> 16;
+                    let len = ((size * u64::from(len)) >> 16).clamp(1, 2 << 20);
                     self.read(slot, offset, len as usize)?;
                 }
             }
