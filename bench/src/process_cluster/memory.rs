@@ -30,6 +30,11 @@ fn status_field(pid: u32, field: &str) -> Result<u64> {
     Ok(kib * 1024)
 }
 
+/// The `--memory-limit` of a mount that leaves `data` for data.
+pub fn limit_for(data: Size) -> String {
+    Size(data.bytes() + millpond::MEMORY_BESIDE_DATA.bytes()).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,9 +47,4 @@ mod tests {
         assert!(peak_rss(pid).unwrap() + (16 << 20) >= now);
         assert!(rss(u32::MAX).is_err());
     }
-}
-
-/// The `--memory-limit` of a mount that leaves `data` for data.
-pub fn limit_for(data: Size) -> String {
-    Size(data.bytes() + millpond::MEMORY_BESIDE_DATA.bytes()).to_string()
 }
