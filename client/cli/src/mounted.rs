@@ -48,7 +48,10 @@ impl OurMount {
             return Ok(None);
         };
         let dir = entry.mount_point.clone();
-        let below = path.strip_prefix(&dir).unwrap_or_else(|_| Path::new("")).to_owned();
+        let below = path
+            .strip_prefix(&dir)
+            .unwrap_or_else(|_| Path::new(""))
+            .to_owned();
         Ok(Some((Self { dir }, below)))
     }
 
