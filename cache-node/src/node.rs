@@ -29,7 +29,7 @@ use crate::memory::MemoryPlan;
 use crate::metadata::NodeMetadata;
 use crate::metrics::{NodeMetrics, StoreCollector};
 use crate::peers::PeerBlocks;
-use crate::server::NodeService;
+use crate::server::{Asked, NodeService};
 use crate::ufs_table::UfsTable;
 use crate::view::CurrentView;
 
@@ -112,6 +112,7 @@ pub async fn run(
         ufs: Arc::clone(&ufs),
         metadata: Arc::clone(&metadata),
         metrics: Arc::clone(&metrics),
+        asked: Asked::default(),
     });
     let limits = ServerLimits {
         in_flight_bytes: plan.replies,

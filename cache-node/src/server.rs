@@ -1,5 +1,6 @@
 //! Answers block requests: from memory, from disk, else from a fill.
 
+mod asked;
 mod check;
 mod paths;
 
@@ -26,6 +27,7 @@ use crate::metrics::NodeMetrics;
 use crate::ufs_table::UfsTable;
 use crate::view::CurrentView;
 
+pub use self::asked::Asked;
 use self::check::{BlockRange, Refusal};
 
 /// How long a request for a mount that this node does not know waits for a newer view.
@@ -52,6 +54,8 @@ pub struct NodeService {
     pub metadata: Arc<NodeMetadata>,
     /// The counters.
     pub metrics: Arc<NodeMetrics>,
+    /// Blocks that clients peeked at and did not find.
+    pub asked: Asked,
 }
 
 #[async_trait]
@@ -109,8 +113,10 @@ impl NodeService {
             .await
     }
 
-    /// Another node asks for what is here already. Bytes that are arriving from the UFS
-    /// count as here: asking the UFS a second time would gain nothing.
+    /// Another node, or a client that needs a few bytes, asks for what is here already. Bytes
+    /// that are arriving from the UFS count as here: asking the UFS a second time would gain
+    /// nothing. A request that says where the bytes come from is a client's: a block that
+    /// clients ask for again and again is filled after all.
     async fn peek(&self, request: Request, mut reply: Reply) -> Result<(), NetError> {
         let range = match BlockRange::of(&request, self.view.load().view().block_size) {
             Ok(range) => range,
@@ -121,6 +127,9 @@ impl NodeService {
         }
         match self.fills.peek(&request.block) {
             Some(reader) => self.stream(&range, reader, reply, false).await,
+            None if request.source.is_some() && self.asked.is_enough(request.block) => {
+                self.read(request, reply).await
+            }
             None => reply.fail(ErrorKind::NotFound, "not held here").await,
         }
     }

@@ -13,7 +13,7 @@ use millpond_cache_node::fill::{FillLimits, Fills};
 use millpond_cache_node::metadata::NodeMetadata;
 use millpond_cache_node::metrics::NodeMetrics;
 use millpond_cache_node::peers::PeerBlocks;
-use millpond_cache_node::server::NodeService;
+use millpond_cache_node::server::{Asked, NodeService};
 use millpond_cache_node::ufs_table::UfsTable;
 use millpond_cache_node::view::CurrentView;
 use millpond_net::NetError;
@@ -71,6 +71,7 @@ impl Node {
             ufs: Arc::new(UfsTable::new(UfsContext::detached())),
             metadata: NodeMetadata::new(4 << 20, Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
+            asked: Asked::default(),
         };
         let server_metrics = Arc::new(ServerMetrics::new(&mut Registry::default()));
         let limits = ServerLimits::default();

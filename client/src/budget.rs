@@ -17,10 +17,9 @@ pub(crate) struct Permit {
 pub(crate) struct Budget {
     /// Bytes for the local memory tier.
     pub(crate) tier: u64,
-    /// For transfers that a reader waits for.
+    /// For transfers that a reader waits for. What no reader waits for yet has its room in
+    /// the tier.
     demand: Arc<Semaphore>,
-    /// For transfers that no reader waits for yet; readers may use it too.
-    ahead: Arc<Semaphore>,
     /// For a second transfer of a piece beside a slow first one.
     hedge: Arc<Semaphore>,
     /// For what waits to be written to the local disk tier.
@@ -52,10 +51,8 @@ impl Budget {
         if memory < least {
             return Err(least);
         }
-        let demand = in_flight / 4;
-        let hedge = in_flight / 4 / 2;
-        let hedge = hedge.max(TRANSFER);
-        let ahead = in_flight - demand - hedge;
+        let hedge = in_flight / 4;
+        let demand = in_flight - hedge;
         let permits = |bytes: u64| {
             let most = Semaphore::MAX_PERMITS as u64;
             Arc::new(Semaphore::new(bytes.min(most) as usize))
@@ -63,7 +60,6 @@ impl Budget {
         Ok(Self {
             tier: memory - in_flight - spill,
             demand: permits(demand),
-            ahead: permits(ahead),
             hedge: permits(hedge),
             spill: permits(spill),
         })
@@ -71,17 +67,7 @@ impl Budget {
 
     /// Memory for `bytes` (at most a piece) that a reader waits for, as soon as there is some.
     pub(crate) async fn demand(&self, bytes: u32) -> Permit {
-        for pool in [&self.demand, &self.ahead] {
-            if let Ok(held) = Arc::clone(pool).try_acquire_many_owned(bytes) {
-                return Permit { _held: held };
-            }
-        }
         wait(&self.demand, bytes).await
-    }
-
-    /// Memory for `bytes` read ahead, if there is some now.
-    pub(crate) fn try_ahead(&self, bytes: u32) -> Option<Permit> {
-        try_now(&self.ahead, bytes)
     }
 
     /// Memory for `bytes` of a hedge, if there is some now.
@@ -128,14 +114,12 @@ mod tests {
                     let free = |s: &Semaphore| s.available_permits() as u64;
                     let parts = budget.tier
                         + free(&budget.demand)
-                        + free(&budget.ahead)
                         + free(&budget.hedge)
                         + free(&budget.spill);
                     prop_assert_eq!(parts, memory);
                     prop_assert!(budget.tier >= memory / 4);
                     prop_assert!(free(&budget.demand) >= TRANSFER);
                     prop_assert!(free(&budget.hedge) >= TRANSFER);
-                    prop_assert!(free(&budget.ahead) >= TRANSFER);
                     prop_assert!(free(&budget.spill) >= u64::from(disk) * TRANSFER);
                 }
                 Err(least) => prop_assert!(least > memory),
@@ -144,16 +128,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readers_use_what_readahead_leaves_and_never_less_than_their_own() {
+    async fn a_second_transfer_needs_memory_of_its_own() {
         let budget = Budget::divide(8 << 20, false).unwrap();
         let mib = TRANSFER as u32;
-        let ahead: Vec<_> = std::iter::from_fn(|| budget.try_ahead(mib)).collect();
-        assert_eq!(ahead.len(), 2);
-        let reader = budget.demand(mib).await;
-        drop(ahead);
-        let more = [budget.demand(mib).await, budget.demand(mib).await];
-        assert!(budget.try_ahead(mib).is_none());
-        drop((reader, more));
-        assert!(budget.try_ahead(mib).is_some());
+        let hedge = budget.try_hedge(mib);
+        assert!(hedge.is_some());
+        assert!(budget.try_hedge(mib).is_none());
+        let readers = [budget.demand(mib).await, budget.demand(mib).await];
+        drop(hedge);
+        assert!(budget.try_hedge(mib).is_some());
+        drop(readers);
     }
 }

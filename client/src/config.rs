@@ -29,7 +29,8 @@ pub struct ClientConfig {
     pub metadata_memory: u64,
     /// How long one read or metadata call may take before it fails.
     pub deadline: Duration,
-    /// The most bytes that are read ahead of one sequential reader.
+    /// The most bytes that are read ahead of one reader. How many are follows from how fast
+    /// the source is and how far away, and from the memory that all readers share.
     pub readahead: u64,
     /// Size of a block for a standalone client; a cluster has its own.
     pub block_size: BlockSize,
@@ -81,7 +82,7 @@ impl Default for ClientConfig {
             metadata_ttl: Duration::from_secs(1),
             metadata_memory: 32 << 20,
             deadline: Duration::from_secs(30),
-            readahead: 16 << 20,
+            readahead: 64 << 20,
             block_size: BlockSize::DEFAULT,
         }
     }

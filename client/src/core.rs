@@ -1,18 +1,19 @@
 //! What all parts of one client share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use millpond_net::control::Routing;
 use millpond_proto::Trust;
 use millpond_ufs::UfsContext;
+use parking_lot::Mutex;
 
 use crate::budget::Budget;
 use crate::config::ClientConfig;
 use crate::disk::LocalDisk;
 use crate::error::ClientError;
-use crate::fetch::Fetched;
+use crate::fetch::flying::Flying;
 use crate::flights::Flights;
 use crate::listing::Listings;
 use crate::lookup::{Looked, Lookup};
@@ -20,8 +21,9 @@ use crate::memory::LocalMemory;
 use crate::metadata::MetadataCache;
 use crate::metrics::ClientMetrics;
 use crate::news::Teller;
+use crate::pace::Pace;
 use crate::peers::Peers;
-use crate::pieces::{Layout, PieceId};
+use crate::pieces::Layout;
 use crate::prefetch::Prefetch;
 use crate::snapshot::Snapshot;
 use crate::tasks::Tasks;
@@ -32,7 +34,7 @@ pub(crate) struct Core {
     pub(crate) config: ClientConfig,
     pub(crate) layout: Layout,
     pub(crate) budget: Budget,
-    pub(crate) memory: LocalMemory,
+    pub(crate) memory: Arc<LocalMemory>,
     pub(crate) disk: Option<LocalDisk>,
     pub(crate) metadata: MetadataCache,
     pub(crate) metrics: ClientMetrics,
@@ -40,8 +42,8 @@ pub(crate) struct Core {
     /// None for a client without a cluster.
     pub(crate) peers: Option<Peers>,
     pub(crate) tasks: Tasks,
-    /// Pieces on their way.
-    pub(crate) fetches: Arc<Flights<PieceId, Fetched>>,
+    /// Ranges of pieces on their way.
+    pub(crate) flying: Arc<Flying>,
     /// Attributes on their way.
     pub(crate) lookups: Arc<Flights<Lookup, Looked>>,
     /// Tells who follows what changed.
@@ -50,8 +52,13 @@ pub(crate) struct Core {
     pub(crate) origin: u64,
     /// Directories on their way.
     pub(crate) listings: Arc<Listings>,
-    /// Handles that are read sequentially now: they share the window of reading ahead.
-    pub(crate) streaming: AtomicUsize,
+    /// The serial number of the next handle.
+    pub(crate) handles: AtomicU64,
+    /// How fast the cache nodes answer.
+    pub(crate) peer_pace: Mutex<Pace>,
+    /// Requests for data that the UFS answered, and those that were sent a second time.
+    pub(crate) ufs_requests: AtomicU64,
+    pub(crate) ufs_repeats: AtomicU64,
     /// What is fetched ahead of opens.
     pub(crate) prefetch: Prefetch,
     snapshot: ArcSwap<Snapshot>,
@@ -95,12 +102,15 @@ impl Core {
                     ttl: config.metadata_ttl,
                 },
             ),
-            fetches: Flights::new(),
+            flying: Arc::default(),
             lookups: Flights::new(),
             listings: Listings::new(),
             teller: Teller::new(),
             origin: rand::random(),
-            streaming: AtomicUsize::new(0),
+            handles: AtomicU64::new(0),
+            peer_pace: Mutex::new(Pace::new()),
+            ufs_requests: AtomicU64::new(0),
+            ufs_repeats: AtomicU64::new(0),
             prefetch: Prefetch::default(),
             snapshot: ArcSwap::from_pointee(parts.snapshot),
             metrics: parts.metrics,

@@ -106,6 +106,16 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The UFS could not give the bytes of a file that was open.
+    pub(crate) fn of_ufs(error: UfsError, path: &str) -> Self {
+        match error.kind() {
+            ErrorKind::Stale | ErrorKind::NotFound => Self::Stale {
+                path: path.to_owned(),
+            },
+            _ => error.into(),
+        }
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -15,7 +15,8 @@ use crate::attr::Attr;
 use crate::core::Core;
 use crate::disk::{Backing, Reader};
 use crate::error::ClientError;
-use crate::fetch::OpenFile;
+use crate::fetch::{How, OpenFile, Part};
+use crate::memory::{Holder, Parts};
 use crate::pieces::{PieceSpan, TRANSFER};
 use crate::readahead::{Bounds, Streams};
 use crate::sources::{Origin, SourceBytes};
@@ -27,6 +28,9 @@ const AT_ONCE: usize = 8;
 /// that serves others too.
 const LONGEST_TRY: u32 = 2 * TRANSFER as u32;
 
+/// Streams that one handle may have over its life.
+const SERIALS: u64 = 1 << 24;
+
 /// One version of one file, open for reading. Reads may run concurrently.
 ///
 /// - All reads return bytes of the version that was opened, or fail; never a mix.
@@ -34,27 +38,21 @@ pub struct FileHandle {
     core: Arc<Core>,
     file: Arc<OpenFile>,
     attr: Arc<Attr>,
-    streams: Mutex<Following>,
+    streams: Mutex<Streams>,
     /// Keeps this version in the local disk tier although a later one is known.
     _reader: Option<Reader>,
-}
-
-#[derive(Debug, Default)]
-struct Following {
-    streams: Streams,
-    /// Whether this handle is counted among those that are read ahead.
-    counted: bool,
 }
 
 impl FileHandle {
     pub(crate) fn new(core: Arc<Core>, file: OpenFile, attr: Arc<Attr>) -> Self {
         let file = Arc::new(file);
         let reader = core.disk.as_ref().map(|disk| disk.join(&core, &file));
+        let serial = core.handles.fetch_add(SERIALS, Ordering::Relaxed);
         Self {
             core,
             file,
             attr,
-            streams: Mutex::default(),
+            streams: Mutex::new(Streams::new(serial)),
             _reader: reader,
         }
     }
@@ -99,24 +97,23 @@ impl FileHandle {
         };
         self.core.metrics.count_read(counted);
         self.core.note_read(&self.file, offset);
-        self.read_ahead(offset, len);
+        self.note(offset, len);
         Some(data)
     }
 
     fn try_memory(&self, offset: u64, len: u32, counted: &mut SourceBytes) -> Option<Bytes> {
         let mut spans = self.plan(offset, len);
-        let first = spans.next()?;
-        let piece = self.core.memory.get(&first.piece.id)?;
+        let first = self.here(spans.next()?)?;
         Some(match spans.next() {
-            None => piece.hand_out(first.from, first.len, counted),
+            None => first.hand_out(counted),
             Some(second) => {
-                let mut parts = vec![(piece, first)];
+                let mut parts = vec![first];
                 for span in std::iter::once(second).chain(spans) {
-                    parts.push((self.core.memory.get(&span.piece.id)?, span));
+                    parts.push(self.here(span)?);
                 }
                 let mut whole = BytesMut::with_capacity(len as usize);
-                for (piece, span) in parts {
-                    piece.copy_out(span.from, span.len, &mut whole, counted);
+                for part in parts {
+                    part.copy_out(&mut whole, counted);
                 }
                 whole.freeze()
             }
@@ -138,33 +135,58 @@ impl FileHandle {
         }
         let deadline = Instant::now() + self.core.config.deadline;
         self.core.note_read(&self.file, offset);
-        self.read_ahead(offset, len);
+        let how = self.note(offset, len);
         let mut spans = self.plan(offset, len);
         let mut counted = SourceBytes::default();
         let first = spans.next();
-        let second = spans.next();
         if let Some(span) = first
-            && !self.core.memory.holds(&span.piece.id)
+            && !self.core.memory.holds_any(&span.piece.id)
             && let Some(data) = self.read_disk(offset, len).await
         {
             counted.add(Origin::Disk, data.len() as u64);
             self.core.metrics.count_read(counted);
             return Ok(data);
         }
+        let second = spans.next();
         let data = match (first, second) {
             (None, _) => Bytes::new(),
             (Some(span), None) => {
-                let piece = self.core.piece(&self.file, span.piece, deadline).await?;
-                piece.hand_out(span.from, span.len, &mut counted)
+                let part = part(span);
+                let parts = self.core.part(&self.file, part, how, deadline).await?;
+                parts.hand_out(&mut counted)
             }
             (Some(first), Some(second)) => {
                 let total = u64::from(len).min(self.file.size - offset) as usize;
                 let spans = [first, second].into_iter().chain(spans);
-                self.gather(spans, total, deadline, &mut counted).await?
+                let gathered = self.gather(spans, total, how, deadline, &mut counted);
+                gathered.await?
             }
         };
         self.core.metrics.count_read(counted);
         Ok(data)
+    }
+
+    /// Copies the spans one after the other into one buffer, fetching a few at a time, so
+    /// that a read may be larger than the memory of the client.
+    async fn gather(
+        &self,
+        spans: impl Iterator<Item = PieceSpan> + Send,
+        total: usize,
+        how: How,
+        deadline: Instant,
+        counted: &mut SourceBytes,
+    ) -> Result<Bytes, ClientError> {
+        let fetch = |span: PieceSpan| {
+            let (core, file) = (Arc::clone(&self.core), Arc::clone(&self.file));
+            async move { core.part(&file, part(span), how, deadline).await }
+        };
+        let fetched: Vec<_> = spans.map(fetch).collect();
+        let mut parts = stream::iter(fetched).buffered(AT_ONCE);
+        let mut whole = BytesMut::with_capacity(total);
+        while let Some(part) = parts.try_next().await? {
+            part.copy_out(&mut whole, counted);
+        }
+        Ok(whole.freeze())
     }
 
     /// All of what a read asks for, if the local disk has it. It does not go to local memory:
@@ -178,29 +200,10 @@ impl FileHandle {
         offset..(offset + u64::from(len)).min(self.file.size)
     }
 
-    /// Copies the spans one after the other into one buffer, fetching a few at a time, so
-    /// that a read may be larger than the memory of the client.
-    async fn gather(
-        &self,
-        spans: impl Iterator<Item = PieceSpan> + Send,
-        total: usize,
-        deadline: Instant,
-        counted: &mut SourceBytes,
-    ) -> Result<Bytes, ClientError> {
-        let fetch = |span: PieceSpan| {
-            let (core, file) = (Arc::clone(&self.core), Arc::clone(&self.file));
-            async move {
-                let piece = core.piece(&file, span.piece, deadline).await?;
-                Ok::<_, ClientError>((piece, span))
-            }
-        };
-        let fetched: Vec<_> = spans.map(fetch).collect();
-        let mut parts = stream::iter(fetched).buffered(AT_ONCE);
-        let mut whole = BytesMut::with_capacity(total);
-        while let Some((piece, span)) = parts.try_next().await? {
-            piece.copy_out(span.from, span.len, &mut whole, counted);
-        }
-        Ok(whole.freeze())
+    /// The span, if all of it is in memory.
+    fn here(&self, span: PieceSpan) -> Option<Parts> {
+        let Part { piece, range } = part(span);
+        self.core.memory.read(&piece.id, range)
     }
 
     fn plan(&self, offset: u64, len: u32) -> impl Iterator<Item = PieceSpan> + Send + use<> {
@@ -208,43 +211,66 @@ impl FileHandle {
         self.core.layout.plan(id, size, offset, u64::from(len))
     }
 
-    /// Takes note of a read; starts fetching what a sequential reader wants next.
-    fn read_ahead(&self, offset: u64, len: u32) {
-        let mut following = self.streams.lock();
-        let streaming = self.core.streaming.load(Ordering::Relaxed);
-        let others = streaming.saturating_sub(usize::from(following.counted));
-        // A quarter of the tier for all: each reader's present and last piece are there too,
-        // and count as more recently used than what is ahead of it.
-        let share = self.core.memory.capacity() / 4 / (others as u64 + 1);
-        let bounds = Bounds {
-            size: self.file.size,
-            piece: self.core.layout.piece_len(),
-            window: share.min(self.core.config.readahead),
+    /// Takes note of a read; starts fetching what its reader wants next. Says how the read
+    /// itself is to be fetched.
+    fn note(&self, offset: u64, len: u32) -> How {
+        let mut streams = self.streams.lock();
+        let bounds = |stream| self.bounds(Holder(stream));
+        let noted = streams.note(offset, u64::from(len), self.file.size, bounds);
+        if let Some(ended) = noted.ended {
+            self.core.memory.release(Holder(ended));
+        }
+        let Some(stream) = noted.stream else {
+            return How {
+                lone: true,
+                holder: None,
+            };
         };
-        let ahead = following.streams.note(offset, u64::from(len), bounds);
-        let active = following.streams.active();
-        if active != following.counted {
-            following.counted = active;
-            if active {
-                self.core.streaming.fetch_add(1, Ordering::Relaxed);
-            } else {
-                self.core.streaming.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        if let Some(ahead) = ahead {
-            let end = ahead.range.end;
-            let reached = self.core.fetch_ahead(&self.file, ahead.range.clone());
+        let how = How {
+            lone: noted.sparse,
+            holder: Some(Holder(stream)),
+        };
+        for range in noted.ahead {
+            let end = range.end;
+            let reached = self.core.fetch_ahead(&self.file, range, how);
             if reached < end {
-                following.streams.decline(&ahead, reached);
+                streams.decline(stream, reached);
+                break;
             }
         }
+        how
+    }
+
+    /// How far to read ahead: as far as the source is worth it, and memory goes round.
+    fn bounds(&self, stream: Holder) -> Bounds {
+        let (core, file) = (&*self.core, &*self.file);
+        let most = core.config.readahead;
+        let (window, grain) = if core.reads_directly() {
+            let pace = file.pace.lock();
+            let window = pace.window(most);
+            (window, pace.grain(window))
+        } else {
+            (core.peer_pace.lock().window(most), core.layout.piece_len())
+        };
+        Bounds {
+            grain,
+            window: window.min(core.memory.join(stream)),
+        }
+    }
+}
+
+/// The part of a piece that a span is.
+const fn part(span: PieceSpan) -> Part {
+    Part {
+        piece: span.piece,
+        range: span.from..span.from + span.len,
     }
 }
 
 impl Drop for FileHandle {
     fn drop(&mut self) {
-        if self.streams.get_mut().counted {
-            self.core.streaming.fetch_sub(1, Ordering::Relaxed);
+        for stream in self.streams.get_mut().serials() {
+            self.core.memory.release(Holder(stream));
         }
     }
 }

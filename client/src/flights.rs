@@ -69,13 +69,9 @@ where
         flight
     }
 
-    /// The flight of `key`, if it is on its way.
-    pub(crate) fn find(&self, key: &K) -> Option<Flight<V>> {
-        self.under_way.lock().get(key).cloned()
-    }
-
     /// Whether `key` is on its way.
-    pub(crate) fn has(&self, key: &K) -> bool {
+    #[cfg(test)]
+    fn has(&self, key: &K) -> bool {
         self.under_way.lock().contains_key(key)
     }
 }

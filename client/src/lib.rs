@@ -13,8 +13,8 @@
 //! | `snapshot`, `namespace` | the view of the moment; which mount holds a path |
 //! | `open`, `prefetch` | opening a file; files fetched before they are opened |
 //! | `lookup`, `listing`, `metadata` | attributes, directories, and their cache |
-//! | `pieces`, `readahead` | the planner and the sequential-stream detector, both pure |
-//! | `fetch`, `peers` | one fetch per piece; the race of the sources |
+//! | `pieces`, `readahead`, `pace` | the planner, the stream detector, the measure of a source: all pure |
+//! | `fetch`, `peers` | each byte is fetched once; the race of the sources |
 //! | `memory`, `disk` | the local tiers |
 //! | `location`, `sources`, `metrics`, `stats` | where blocks are; where bytes came from; counters |
 //!
@@ -45,6 +45,7 @@ mod namespace;
 mod news;
 mod open;
 mod owner;
+mod pace;
 mod peers;
 mod pieces;
 mod prefetch;

@@ -108,7 +108,7 @@ impl Core {
 
     async fn local_tier(&self, block: BlockId, size: u64) -> Tier {
         let mut pieces = self.layout.pieces_of(block, size);
-        if pieces.any(|piece| self.memory.holds(&piece.id)) {
+        if pieces.any(|piece| self.memory.holds_any(&piece.id)) {
             return Tier::Memory;
         }
         let range = self.layout.block_size().range(block.index, size);

@@ -32,8 +32,10 @@ impl Core {
         let (mount, below) = place.mount.ok_or_else(|| ClientError::NotFound {
             path: path.to_owned(),
         })?;
+        let pace = snapshot.store(mount).map(|store| Arc::clone(&store.pace));
         let file = OpenFile {
             path: path.to_owned(),
+            pace: pace.unwrap_or_default(),
             ufs: self.open_store(&snapshot, mount).await?,
             size: attr.size,
             below,

@@ -9,7 +9,10 @@ use millpond_net::control::Routing;
 use millpond_proto::{BlockId, BlockSize, ClusterId, ClusterView, Epoch};
 use millpond_proto::{MetadataOptions, Mount, MountId, MountTable, NodeId, Trust};
 use millpond_ufs::{Ufs, UfsContext, UfsError};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
+
+use crate::pace::Pace;
 
 /// How many owners of a block are asked before the UFS.
 const OWNERS: usize = 2;
@@ -132,6 +135,8 @@ pub(crate) struct UnderStore {
     uri: String,
     options: BTreeMap<String, String>,
     opened: OnceCell<Arc<dyn Ufs>>,
+    /// How fast it answers.
+    pub(crate) pace: Arc<Mutex<Pace>>,
 }
 
 impl UnderStore {
@@ -140,6 +145,7 @@ impl UnderStore {
             uri: mount.ufs.clone(),
             options: MetadataOptions::strip(&mount.options),
             opened: OnceCell::new(),
+            pace: Arc::new(Mutex::new(Pace::new())),
         }
     }
 

@@ -43,6 +43,11 @@ impl Tasks {
         self.tracker.close();
     }
 
+    /// Whether all tasks were asked to end.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
     /// Cancels all tasks and waits for them, at most `limit`.
     pub(crate) async fn stop(&self, limit: Duration) {
         self.cancel();

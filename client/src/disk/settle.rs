@@ -10,7 +10,7 @@ use super::cached::{CachedFile, ReadError};
 use super::metrics::Failure;
 use super::{LocalDisk, pages};
 use crate::core::Core;
-use crate::fetch::OpenFile;
+use crate::fetch::{How, OpenFile};
 
 /// Files of at least this size are synced and verified as soon as they are complete, or
 /// read. Smaller ones when they are opened again: a sync of each would cost more than it
@@ -119,11 +119,11 @@ impl LocalDisk {
             }
             let piece = core.layout.piece_at(file.id, file.size, missing.start);
             let ahead = missing.start..missing.end.min(missing.start + AHEAD);
-            core.fetch_ahead(file, ahead);
+            core.fetch_ahead(file, ahead, How::default());
             let deadline = Instant::now() + core.config.deadline;
             match core.piece(file, piece, deadline).await {
                 Ok(fetched) => {
-                    self.put(&core.budget, file, piece.start, fetched.data())
+                    self.put(&core.budget, file, piece.start, &fetched.unread())
                         .await;
                 }
                 Err(error) => {

@@ -227,16 +227,16 @@ impl LocalDisk {
         let len = range.end - range.start;
         for span in core.layout.plan(file.id, file.size, range.start, len) {
             let piece = span.piece;
-            let outcome = match core.memory.get(&piece.id) {
-                Some(held) => match self.wanted(file, piece.start, held.data()) {
-                    Some(pages) => {
-                        self.store(&Write::of(file, pages, piece.start, held.data(), None))
-                    }
-                    None => continue,
-                },
-                None => Offer::Busy,
+            let wanted = span.from..span.from + span.len;
+            let Some(parts) = core.memory.peek(&piece.id, wanted) else {
+                self.inner.metrics.count_offer(Offer::Busy);
+                continue;
             };
-            self.inner.metrics.count_offer(outcome);
+            let (start, data) = (piece.start + u64::from(span.from), parts.unread());
+            if let Some(pages) = self.wanted(file, start, &data) {
+                let outcome = self.store(&Write::of(file, pages, start, &data, None));
+                self.inner.metrics.count_offer(outcome);
+            }
         }
     }
 

@@ -1,4 +1,9 @@
-//! One race of the sources of a piece: owner, next replica, UFS; the first success wins.
+//! One race of the sources of a range: owner, next replica, UFS; the first success wins.
+//!
+//! A stream's range is **read**: the owner fills the block that it lies in. A lone one is only
+//! **peeked** at: a node that does not hold the block is not made to read all of it for a few
+//! bytes, and the UFS is asked for them. The owner takes note, and when it is asked for the same
+//! block again and again, by whatever clients, fills it after all.
 //!
 //! A source that fails is followed by the next at once. One that is late is first asked
 //! whether it lives ([`Op::Probe`] costs nothing and must at least be acknowledged): a node
@@ -20,27 +25,27 @@ use millpond_proto::wire::frame::{BlockSource, Op, Request, Tier};
 use millpond_proto::{Epoch, ErrorKind, NodeId};
 use tokio::time::{Instant, sleep_until};
 
-use super::OpenFile;
+use super::{How, OpenFile, Part, ufs};
 use crate::budget::Permit;
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::metrics::Fallback;
 use crate::peers::Peers;
-use crate::pieces::Piece;
 use crate::snapshot::Snapshot;
 use crate::sources::Origin;
 
 /// How long a late node may take to show that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(700);
 
-/// Races the sources of `piece` once.
+/// Races the sources of `part` once.
 ///
 /// # Errors
 /// The UFS's error if it was asked, for it alone knows; else the last node's.
 pub(super) async fn run(
     core: &Arc<Core>,
     file: &Arc<OpenFile>,
-    piece: Piece,
+    part: &Part,
+    how: How,
     deadline: Instant,
 ) -> Result<(Bytes, Origin), ClientError> {
     let snapshot = core.snapshot();
@@ -49,18 +54,20 @@ pub(super) async fn run(
         if snapshot.has_no_nodes() {
             core.metrics.count_fallback(Fallback::NoNodes);
         }
-        let owners = snapshot.owners(&piece.id.block);
+        let owners = snapshot.owners(&part.block());
         sources.extend(owners.into_iter().map(|peer| Source::Node(peers, peer)));
     }
     sources.push_back(Source::Ufs);
     let race = Race {
         core,
         file,
-        piece,
+        part,
+        how,
         deadline,
         snapshot,
         sources,
         running: FuturesUnordered::new(),
+        asked: 0,
         transfers: 0,
         alarm: None,
         verdict: None,
@@ -85,6 +92,8 @@ enum Event<'a> {
 struct NodeEnd<'a> {
     peers: &'a Peers,
     node: NodeId,
+    /// Until the head of the answer.
+    first: Duration,
     took: Duration,
     result: Result<(Bytes, Tier, Epoch), NetError>,
 }
@@ -110,13 +119,16 @@ impl Alarm<'_> {
 struct Race<'a> {
     core: &'a Arc<Core>,
     file: &'a Arc<OpenFile>,
-    piece: Piece,
+    part: &'a Part,
+    how: How,
     deadline: Instant,
     snapshot: Arc<Snapshot>,
     /// Those not asked yet.
     sources: VecDeque<Source<'a>>,
     running: FuturesUnordered<BoxFuture<'a, Event<'a>>>,
-    /// How many of `running` may bring the piece.
+    /// Nodes that were asked.
+    asked: u32,
+    /// How many of `running` may bring the range.
     transfers: usize,
     alarm: Option<Alarm<'a>>,
     verdict: Option<ClientError>,
@@ -163,6 +175,7 @@ impl<'a> Race<'a> {
                 self.transfers += 1;
                 self.running
                     .push(Box::pin(self.read_from_node(peers, peer)));
+                self.asked += 1;
             }
             Some(Source::Ufs) => {
                 self.alarm = None;
@@ -178,19 +191,25 @@ impl<'a> Race<'a> {
         peers: &'a Peers,
         peer: Peer,
     ) -> impl Future<Output = Event<'a>> + Send + 'a {
+        let op = if self.how.lone { Op::Peek } else { Op::Read };
+        // With a source the node may fill the block. Of a lone range only the owner may:
+        // filled by two it would be in the tier twice.
+        let source = (op == Op::Read || self.asked == 0).then(|| BlockSource {
+            mount: self.file.mount,
+            path: self.file.below.clone(),
+            version: self.file.version.clone(),
+        });
         let request = Request {
-            source: Some(BlockSource {
-                mount: self.file.mount,
-                path: self.file.below.clone(),
-                version: self.file.version.clone(),
-            }),
-            ..self.request(Op::Read)
+            source,
+            ..self.request(op)
         };
         let deadline = self.deadline;
         async move {
             let started = Instant::now();
+            let mut first = Duration::ZERO;
             let result = async {
                 let response = peers.client.request(&peer, &request, deadline).await?;
+                first = started.elapsed();
                 let (tier, epoch) = (response.head.tier, response.head.epoch);
                 let data = response.read_data().await?;
                 Ok((data.bytes, tier, epoch))
@@ -199,38 +218,24 @@ impl<'a> Race<'a> {
                 peers,
                 node: peer.id,
                 result: result.await,
+                first,
                 took: started.elapsed(),
             })
         }
     }
 
     fn read_from_ufs(&self) -> impl Future<Output = Event<'a>> + Send + 'a {
-        let (core, file, range) = (self.core, self.file, self.piece.range());
-        async move {
-            let ufs = &*file.ufs;
-            let read = millpond_ufs::read_to_bytes(ufs, &file.below, &file.version, range).await;
-            Event::Ufs(match read {
-                Ok(data) => {
-                    core.metrics.ufs_read_bytes.inc_by(data.len() as u64);
-                    Ok(data)
-                }
-                Err(error) => Err(match error.kind() {
-                    ErrorKind::Stale | ErrorKind::NotFound => ClientError::Stale {
-                        path: file.path.clone(),
-                    },
-                    _ => error.into(),
-                }),
-            })
-        }
+        let (core, file, range) = (self.core, self.file, self.part.in_file());
+        async move { Event::Ufs(ufs::read(core, file, range).await) }
     }
 
     fn request(&self, op: Op) -> Request {
         Request {
             op,
             epoch: self.snapshot.view().epoch,
-            block: self.piece.id.block,
-            offset: self.piece.offset,
-            len: self.piece.len,
+            block: self.part.block(),
+            offset: self.part.in_block(),
+            len: self.part.len(),
             file_size: self.file.size,
             // The block client fills in the time that is left.
             deadline_ms: 0,
@@ -239,12 +244,13 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// Takes a node's answer: the piece, or the next source.
+    /// Takes a node's answer: the range, or the next source.
     fn node_ended(&mut self, end: NodeEnd<'a>) -> Option<(Bytes, Origin)> {
         self.transfers -= 1;
         match end.result {
             Ok((data, tier, epoch)) => {
                 end.peers.answered(end.node, end.took);
+                measured(self.core, end.first, end.took, data.len() as u64);
                 end.peers.hint(epoch);
                 self.core.metrics.peer_read_bytes.inc_by(data.len() as u64);
                 let origin = match tier {
@@ -257,6 +263,12 @@ impl<'a> Race<'a> {
                 if let Some(epoch) = error.epoch() {
                     end.peers.hint(epoch);
                 }
+                if self.how.lone && error.kind() == ErrorKind::NotFound {
+                    // Not held there, which is no failure.
+                    end.peers.answered(end.node, end.took);
+                    self.start_next();
+                    return None;
+                }
                 self.node_failed(end.node, error);
                 None
             }
@@ -265,7 +277,7 @@ impl<'a> Race<'a> {
 
     fn node_failed(&mut self, node: NodeId, error: NetError) {
         let reason = reason(&error);
-        tracing::debug!(%node, block = %self.piece.id.block, %error, "next source");
+        tracing::debug!(%node, block = %self.part.block(), %error, "next source");
         self.core.metrics.count_fallback(reason);
         if reason == Fallback::Refused {
             // Only the UFS can say whether that is so.
@@ -339,7 +351,7 @@ impl<'a> Race<'a> {
         }
         self.core.metrics.count_fallback(reason);
         self.core.metrics.hedges.inc();
-        match self.core.budget.try_hedge(self.piece.len) {
+        match self.core.budget.try_hedge(self.part.len()) {
             Some(permit) => self.permits.push(permit),
             None => {
                 self.running.clear();
@@ -348,6 +360,14 @@ impl<'a> Race<'a> {
         }
         self.start_next();
     }
+}
+
+/// A node sent `bytes`: the head of its answer after `first`, the last byte after `took`.
+fn measured(core: &Core, first: Duration, took: Duration, bytes: u64) {
+    let mut pace = core.peer_pace.lock();
+    pace.answered(first);
+    pace.ended(bytes, took.saturating_sub(first));
+    pace.came(bytes, std::time::Instant::now());
 }
 
 fn reason(error: &NetError) -> Fallback {

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::core::Core;
 use crate::error::ClientError;
-use crate::fetch::OpenFile;
+use crate::fetch::{How, OpenFile};
 
 /// The most bytes of a file that are fetched because its neighbours were read: a reader of
 /// more has the stream's own readahead by then.
@@ -40,7 +40,7 @@ pub(super) async fn fetch(
     let mut from = range.start;
     let mut looks = 0;
     while from < range.end {
-        let reached = core.fetch_ahead(file, from..range.end);
+        let reached = core.fetch_ahead(file, from..range.end, How::default());
         core.landed(file, from..reached).await?;
         if reached < range.end {
             looks += 1;

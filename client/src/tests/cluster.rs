@@ -187,6 +187,9 @@ async fn an_object_replaced_under_the_nodes_is_stale_not_mixed() {
     store.put("f", pattern(4, SIZE));
     let error = file.read(9 * BLOCK, 100).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stale);
+    // The second read in a row is a stream's, for which the node itself asks the UFS.
+    let error = file.read(9 * BLOCK + 100, 100).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stale);
     let refused = cluster.metric("millpond_client_fallbacks_total{reason=\"refused\"}");
     assert!(refused > 0, "the UFS itself was asked");
 }

@@ -1,7 +1,7 @@
 //! A cluster in this process for tests: nodes that answer from the memory UFS over real QUIC,
 //! and misbehave on demand. Each runs on a thread of its own, so that it can be frozen whole.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -16,7 +16,7 @@ use millpond_net::metrics::ServerMetrics;
 use millpond_net::quic;
 use millpond_net::tls::PeerRole;
 use millpond_proto::checksum::page_checksums;
-use millpond_proto::wire::frame::{Op, Request, Tier};
+use millpond_proto::wire::frame::{BlockSource, Op, Request, Tier};
 use millpond_proto::{
     BlockId, ClusterId, ClusterView, Epoch, ErrorKind, Member, MemberState, Mount, MountId,
     MountPath, MountTable, NodeId,
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) manner: Mutex<Manner>,
     pub(super) reads: AtomicU64,
     held: Mutex<HashSet<BlockId>>,
+    peeks: Mutex<HashMap<BlockId, u32>>,
+    source: Mutex<Option<BlockSource>>,
     ufs: Arc<dyn Ufs>,
 }
 
@@ -62,7 +64,15 @@ impl BlockService for Shared {
                 let tier = if held { Tier::Memory } else { Tier::None };
                 reply.send(tier, bytes::Bytes::new(), &[]).await
             }
-            Op::Peek | Op::Stats | Op::Stat | Op::List | Op::Forget | Op::Watch => {
+            Op::Peek => {
+                let held = self.held.lock().contains(&request.block);
+                let good = *self.manner.lock() == Manner::Good;
+                if !good || held || self.is_asked_for(&request) {
+                    return self.read(request, reply).await;
+                }
+                reply.fail(ErrorKind::NotFound, "not held here").await
+            }
+            Op::Stats | Op::Stat | Op::List | Op::Forget | Op::Watch => {
                 reply.fail(ErrorKind::Unsupported, "not here").await
             }
         }
@@ -70,6 +80,17 @@ impl BlockService for Shared {
 }
 
 impl Shared {
+    /// Whether the block was peeked at often enough to be filled.
+    fn is_asked_for(&self, request: &Request) -> bool {
+        if request.source.is_none() {
+            return false;
+        }
+        let mut peeks = self.peeks.lock();
+        let count = peeks.entry(request.block).or_default();
+        *count += 1;
+        *count > 2
+    }
+
     async fn read(&self, request: Request, reply: Reply) -> Result<(), NetError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let manner = *self.manner.lock();
@@ -78,9 +99,12 @@ impl Shared {
             Manner::Fails(kind) => return reply.fail(kind, "as told").await,
             Manner::Good | Manner::Corrupt => {}
         }
-        let source = request.source.clone().unwrap();
         let start = request.block.index * BLOCK + u64::from(request.offset);
         let range = start..start + u64::from(request.len);
+        // A peek at what is held has no source; a test has one file.
+        let known = self.source.lock().clone();
+        let source = request.source.clone().or(known).unwrap();
+        *self.source.lock() = Some(source.clone());
         let data = match read_to_bytes(&*self.ufs, &source.path, &source.version, range).await {
             Ok(data) => data,
             Err(error) => return reply.fail(error.kind(), error.to_string()).await,
@@ -118,6 +142,8 @@ impl Node {
             manner: Mutex::new(Manner::Good),
             reads: AtomicU64::new(0),
             held: Mutex::default(),
+            peeks: Mutex::default(),
+            source: Mutex::default(),
             ufs,
         });
         let (ready, started) = oneshot::channel();

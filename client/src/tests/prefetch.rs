@@ -25,7 +25,7 @@ async fn read_whole(fs: &FileSystem, path: &str) -> Vec<u8> {
 async fn is_in_memory(fs: &FileSystem, path: &str) -> bool {
     let (file, _) = fs.core().open_file(path).await.unwrap();
     let piece = fs.core().layout.piece_at(file.id, file.size, 0);
-    fs.core().memory.holds(&piece.id)
+    fs.core().memory.holds_any(&piece.id)
 }
 
 #[tokio::test]
@@ -112,7 +112,10 @@ async fn parts_are_fetched_and_followed_by_where_readers_read() {
     let file = fs.open("/big").await.unwrap();
     for (n, at) in parts.iter().enumerate() {
         let piece = fs.core().layout.piece_at(file.file_id(), 20 * MIB, *at);
-        let there = || fs.core().memory.holds(&piece.id) || fs.core().fetches.has(&piece.id);
+        let there = || {
+            fs.core().memory.holds_any(&piece.id)
+                || !fs.core().flying.find(&piece.id, &(0..piece.len)).is_empty()
+        };
         wait_for("the part", there).await;
         file.read(*at, 1000).await.unwrap();
         assert_eq!(fs.stats().prefetch.read, n as u64 + 1);

@@ -142,18 +142,12 @@ async fn many_sequential_readers_do_not_evict_one_another() {
         }
     });
     futures::future::join_all(readers).await;
-    // A reader that a busy machine leaves behind may find pieces that were read ahead for it
-    // evicted by the others' data, which is larger than the memory; but only a few.
-    let (read, unique) = (fs.ufs_bytes(), 12 * 6 * MIB);
-    assert!(
-        (unique..unique * 5 / 4).contains(&read),
-        "{read} bytes for {unique}"
-    );
-    assert_eq!(fs.core().streaming.load(Ordering::Relaxed), 0);
+    assert_eq!(fs.ufs_bytes(), 12 * 6 * MIB);
+    assert_eq!(fs.core().memory.holders(), 0);
 }
 
 #[tokio::test]
-async fn random_reads_fetch_only_the_pieces_they_touch() {
+async fn random_reads_fetch_only_the_pages_they_touch() {
     let (store, uri) = fresh_store();
     store.put("r", pattern(3, 64 * MIB));
     let config = ClientConfig {
@@ -166,12 +160,12 @@ async fn random_reads_fetch_only_the_pieces_they_touch() {
     for piece in [40, 3, 17, 58, 29, 11, 50] {
         read(&file, piece * MIB + 500, 4096).await.unwrap();
     }
-    assert_eq!(fs.ufs_bytes(), 7 * MIB);
+    assert_eq!(fs.ufs_bytes(), 7 * 8 * KIB);
     assert_eq!(fs.core().metrics.readahead_bytes.get(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_of_one_piece_share_one_fetch() {
+async fn readers_of_one_range_share_one_fetch() {
     let (store, uri) = fresh_store();
     let data = pattern(4, 8 * MIB);
     store.put("x", data.clone());
@@ -193,7 +187,9 @@ async fn readers_of_one_piece_share_one_fetch() {
         }
     });
     futures::future::join_all(readers).await;
-    assert_eq!(fs.ufs_bytes(), 8 * MIB);
+    // They overlap: each page is fetched once, or its piece when that turns out to be of use.
+    let read = fs.ufs_bytes();
+    assert!((8 * 40_000..=2 * 8 * MIB).contains(&read), "{read}");
 }
 
 #[tokio::test]
