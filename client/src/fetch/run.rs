@@ -23,7 +23,9 @@ pub(super) struct Run {
 impl Run {
     /// Fetches the parts. What the one request does not bring is fetched by itself.
     pub(super) async fn fetch(mut self, core: Arc<Core>, file: Arc<OpenFile>) {
-        if let Err(error) = self.stream(&core, &file).await {
+        if !self.is_on_disk(&core, &file).await
+            && let Err(error) = self.stream(&core, &file).await
+        {
             tracing::debug!(
                 path = file.path,
                 error = &error as &dyn std::error::Error,
@@ -37,6 +39,17 @@ impl Run {
         });
         futures::future::join_all(rest).await;
         drop(self.room);
+    }
+
+    /// Whether the local disk has some of it: each part is looked for there by itself then.
+    async fn is_on_disk(&self, core: &Core, file: &OpenFile) -> bool {
+        match (&core.disk, self.parts.first(), self.parts.last()) {
+            (Some(disk), Some((first, _)), Some((last, _))) => {
+                let range = first.in_file().start..last.in_file().end;
+                disk.holds_any(file.id, range).await
+            }
+            _ => false,
+        }
     }
 
     /// Lands parts from the first on; those that are left were not landed.

@@ -8,7 +8,7 @@ use millpond_cache_node::fill::{FillLimits, Fills};
 use millpond_cache_node::metadata::NodeMetadata;
 use millpond_cache_node::metrics::NodeMetrics;
 use millpond_cache_node::peers::PeerBlocks;
-use millpond_cache_node::server::NodeService;
+use millpond_cache_node::server::{Asked, NodeService};
 use millpond_cache_node::ufs_table::UfsTable;
 use millpond_cache_node::view::CurrentView;
 use millpond_net::block_client::{BlockClient, BlockClientConfig};
@@ -128,6 +128,7 @@ impl RealNode {
             fills,
             ufs: Arc::new(UfsTable::new(UfsContext::detached())),
             metadata: NodeMetadata::new(4 << 20, Arc::clone(&metrics)),
+            asked: Asked::default(),
             metrics,
         };
         let limits = ServerLimits {
