@@ -82,7 +82,7 @@ impl Default for ClientConfig {
             metadata_ttl: Duration::from_secs(1),
             metadata_memory: 32 << 20,
             deadline: Duration::from_secs(30),
-            readahead: 64 << 20,
+            readahead: 256 << 20,
             block_size: BlockSize::DEFAULT,
         }
     }

@@ -44,9 +44,8 @@ const UNKNOWN: u64 = 32 << 20;
 /// Bytes to have under way at least: a source that answers at once needs no more.
 const LEAST: u64 = 8 << 20;
 
-/// How many times the bandwidth-delay product is asked for. Twice would do if all requests
-/// took the same time; the slowest of a window's worth takes several times the mean.
-const GAIN: f64 = 3.0;
+/// How many times the bandwidth-delay product is asked for.
+const GAIN: f64 = 2.0;
 
 /// How long one sample of the rate takes at least.
 const ROUND: Duration = Duration::from_millis(20);
@@ -133,7 +132,7 @@ impl Pace {
         if self.rate.count < ENOUGH {
             return UNKNOWN.min(most);
         }
-        let product = self.rate.best() * self.delay().as_secs_f64() * GAIN;
+        let product = self.rate.best() * self.reach().as_secs_f64() * GAIN;
         (product as u64).clamp(LEAST, most.max(LEAST)).min(most)
     }
 
@@ -153,6 +152,13 @@ impl Pace {
     /// while too few are known.
     pub(crate) fn late(&self) -> Option<Duration> {
         (self.answers >= RECENT / 4).then_some(self.late)
+    }
+
+    /// How far in time a stream has to be ahead. Its reader takes the answers in order and
+    /// waits for the latest of a window's worth, so the time that few take counts, and not
+    /// only the usual one.
+    fn reach(&self) -> Duration {
+        self.first_byte.unwrap_or_default() + self.late
     }
 
     /// How long a request takes of a source that is not busy. Its transfer is counted as no

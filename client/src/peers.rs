@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millpond_net::block_client::{BlockClient, Peer};
 use millpond_net::control::ViewWatch;
@@ -22,6 +22,9 @@ const LEAST_SLOW: Duration = Duration::from_secs(3);
 /// A node that lives is given this long at most.
 const MOST_SLOW: Duration = Duration::from_secs(15);
 
+/// How long a node that was silent is trusted less.
+const SUSPICION: Duration = Duration::from_secs(30);
+
 /// Answers that the recent past consists of.
 const RECENT: usize = 64;
 
@@ -30,6 +33,8 @@ pub(crate) struct Peers {
     pub(crate) client: BlockClient,
     watch: ViewWatch,
     recent: Mutex<HashMap<NodeId, Recent>>,
+    /// Nodes that gave no sign of life, and when; until they answer.
+    silent: Mutex<HashMap<NodeId, Instant>>,
 }
 
 impl Peers {
@@ -37,7 +42,8 @@ impl Peers {
         Self {
             client,
             watch,
-            recent: Mutex::new(HashMap::new()),
+            recent: Mutex::default(),
+            silent: Mutex::default(),
         }
     }
 
@@ -54,6 +60,19 @@ impl Peers {
     /// Takes note of how long `node` took for a piece.
     pub(crate) fn answered(&self, node: NodeId, took: Duration) {
         self.recent.lock().entry(node).or_default().add(took);
+        self.silent.lock().remove(&node);
+    }
+
+    /// Takes note that `node` gave no sign of life when it was asked for one.
+    pub(crate) fn suspect(&self, node: NodeId) {
+        self.silent.lock().insert(node, Instant::now());
+    }
+
+    /// Whether `node` was silent a moment ago and has not answered since: one reader found
+    /// out, so that others need not wait as long as it did.
+    pub(crate) fn is_suspect(&self, node: NodeId) -> bool {
+        let silent = self.silent.lock();
+        silent.get(&node).is_some_and(|at| at.elapsed() < SUSPICION)
     }
 
     /// When to suspect `peer` of not answering any more.
@@ -79,6 +98,7 @@ impl Peers {
         let serves = |id: NodeId| view.serving().any(|member| member.id == id);
         self.client.retain(serves);
         self.recent.lock().retain(|id, _| serves(*id));
+        self.silent.lock().retain(|id, _| serves(*id));
     }
 
     /// Ends following the coordinators, whose going away is no news any more.

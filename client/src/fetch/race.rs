@@ -35,7 +35,10 @@ use crate::snapshot::Snapshot;
 use crate::sources::Origin;
 
 /// How long a late node may take to show that it lives.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(700);
+const SIGN_OF_LIFE: Duration = Duration::from_millis(400);
+
+/// How long a node that was silent a moment ago may take before the UFS is asked too.
+const PROBATION: Duration = Duration::from_millis(50);
 
 /// Races the sources of `part` once.
 ///
@@ -103,7 +106,7 @@ enum Alarm<'a> {
     /// Ask whether it lives.
     Ask(Instant, &'a Peers, Peer),
     /// It did not say so.
-    GiveUp(Instant),
+    GiveUp(Instant, &'a Peers, NodeId),
     /// It lives and is still late.
     Join(Instant),
 }
@@ -111,7 +114,7 @@ enum Alarm<'a> {
 impl Alarm<'_> {
     const fn at(&self) -> Instant {
         match self {
-            Self::Ask(at, ..) | Self::GiveUp(at) | Self::Join(at) => *at,
+            Self::Ask(at, ..) | Self::GiveUp(at, ..) | Self::Join(at) => *at,
         }
     }
 }
@@ -170,8 +173,12 @@ impl<'a> Race<'a> {
     fn start_next(&mut self) {
         match self.sources.pop_front() {
             Some(Source::Node(peers, peer)) => {
-                let at = Instant::now() + peers.patience(&peer);
-                self.alarm = Some(Alarm::Ask(at, peers, peer.clone()));
+                let now = Instant::now();
+                self.alarm = Some(if peers.is_suspect(peer.id) {
+                    Alarm::Join(now + PROBATION)
+                } else {
+                    Alarm::Ask(now + peers.patience(&peer), peers, peer.clone())
+                });
                 self.transfers += 1;
                 self.running
                     .push(Box::pin(self.read_from_node(peers, peer)));
@@ -279,6 +286,11 @@ impl<'a> Race<'a> {
         let reason = reason(&error);
         tracing::debug!(%node, block = %self.part.block(), %error, "next source");
         self.core.metrics.count_fallback(reason);
+        if reason == Fallback::Hung
+            && let Some(peers) = &self.core.peers
+        {
+            peers.suspect(node);
+        }
         if reason == Fallback::Refused {
             // Only the UFS can say whether that is so.
             self.sources.retain(|s| matches!(s, Source::Ufs));
@@ -306,13 +318,14 @@ impl<'a> Race<'a> {
 
     fn answered(&mut self, peers: &'a Peers, peer: &Peer, lives: bool) {
         // The transfer that was asked about may have ended meanwhile.
-        if !matches!(self.alarm, Some(Alarm::GiveUp(_))) {
+        if !matches!(self.alarm, Some(Alarm::GiveUp(..))) {
             return;
         }
         if lives {
             let at = Instant::now() + peers.slow_after(peer);
             self.alarm = Some(Alarm::Join(at));
         } else {
+            peers.suspect(peer.id);
             self.hedge(Fallback::Hung);
         }
     }
@@ -322,7 +335,7 @@ impl<'a> Race<'a> {
             Some(Alarm::Ask(_, peers, peer)) => {
                 let until = Instant::now() + SIGN_OF_LIFE;
                 let request = self.request(Op::Probe);
-                self.alarm = Some(Alarm::GiveUp(until));
+                self.alarm = Some(Alarm::GiveUp(until, peers, peer.id));
                 self.running.push(Box::pin(async move {
                     let lives = match peers.client.request(&peer, &request, until).await {
                         Ok(_) => true,
@@ -333,7 +346,10 @@ impl<'a> Race<'a> {
                     Event::Lives(peers, peer, lives)
                 }));
             }
-            Some(Alarm::GiveUp(_)) => self.hedge(Fallback::Hung),
+            Some(Alarm::GiveUp(_, peers, node)) => {
+                peers.suspect(node);
+                self.hedge(Fallback::Hung);
+            }
             Some(Alarm::Join(_)) => {
                 self.sources.retain(|s| matches!(s, Source::Ufs));
                 self.hedge(Fallback::Slow);

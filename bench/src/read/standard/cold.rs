@@ -232,11 +232,13 @@ impl<'a> Store<'a> {
         }))
     }
 
-    /// Names of files that nobody has read, but whose attributes the mount knows.
+    /// Names of files that nobody has read, but whose attributes the mount knows. Each is alone
+    /// in its directory: who reads the files of one directory in order is read ahead of.
     fn fresh(&self, kind: &str, round: usize, count: usize, len: u64) -> Result<Vec<String>> {
-        let name = |number| format!("{kind}-{round}-{number}");
-        let names: Vec<_> = (0..count).map(name).collect();
-        for name in &names {
+        let dir = |number| format!("{kind}-{round}-{number}");
+        let names: Vec<_> = (0..count).map(|n| format!("{}/{FILE}", dir(n))).collect();
+        for (number, name) in names.iter().enumerate() {
+            std::fs::create_dir(self.dir.join(dir(number)))?;
             self.beginning(name, len)?;
             std::fs::metadata(self.mount.path().join(name))?;
         }
