@@ -35,7 +35,7 @@ use crate::snapshot::Snapshot;
 use crate::sources::Origin;
 
 /// How long a late node may take to show that it lives.
-const SIGN_OF_LIFE: Duration = Duration::from_millis(400);
+const SIGN_OF_LIFE: Duration = Duration::from_millis(300);
 
 /// How long a node that was silent a moment ago may take before the UFS is asked too.
 const PROBATION: Duration = Duration::from_millis(50);
