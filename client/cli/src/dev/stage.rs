@@ -143,15 +143,29 @@ impl Stage {
         if let Some(cluster) = self.cluster.take() {
             cluster.stop().await;
         }
+        let path = self.root.keep();
         if keep {
-            return Some(self.root.keep());
+            return Some(path);
         }
-        let path = self.root.path().to_owned();
-        if let Err(error) = self.root.close() {
+        if let Err(error) = remove(&path).await {
             tracing::warn!(%error, path = %path.display(), "cannot remove the temporary directory");
         }
         None
     }
+}
+
+/// Removes a directory in which a thread may still be writing the dataset: it ends with the
+/// file that it is at.
+async fn remove(path: &Path) -> std::io::Result<()> {
+    let mut removed = std::fs::remove_dir_all(path);
+    for _ in 0..50 {
+        if removed.is_ok() {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+        removed = std::fs::remove_dir_all(path);
+    }
+    removed
 }
 
 /// A mount that this machine does not allow is no failure; a wrong mount point is.
