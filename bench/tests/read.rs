@@ -270,7 +270,12 @@ fn the_standard_cases_are_measured_verified_and_proved() {
     );
     for case in ["seq-1m-1job", "seq-1m-4jobs", "mmap-1job"] {
         let row = rows[&format!("fuse/passthrough/{case}/throughput")];
-        assert_eq!(row["status"], "not-built", "{row}");
+        // Passing files through needs more than the right to mount.
+        let possible = row["status"] != "impossible";
+        assert!(
+            !possible || row["ratio"]["median"].as_f64().unwrap() > 0.0,
+            "{row}"
+        );
     }
     assert!(rows.contains_key("fuse/passthrough/rand-4k-1job/rate"));
 }
