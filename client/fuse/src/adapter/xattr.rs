@@ -24,9 +24,10 @@ pub(crate) const LOCATION: &str = "user.millpond.location";
 const MOST_BLOCKS: u64 = 256;
 const MOST_BYTES: usize = 60 << 10;
 
-/// Access control lists, which no store has. `ls -l` asks for that of each entry, until it
-/// hears that the file system has none at all: "no such attribute" would not tell it that.
-const ACL: &str = "system.posix_acl_";
+/// What no store has: access control lists and labels. `ls -l` asks for them of each entry,
+/// until it hears that the file system has none at all: "no such attribute" would not tell it
+/// that.
+const UNSUPPORTED: [&str; 2] = ["system.posix_acl_", "security.selinux"];
 
 const NAMES: [&str; 2] = [VERSION, SOURCE];
 
@@ -35,7 +36,8 @@ pub(super) fn get(shared: &Arc<Shared>, ino: INodeNo, name: &OsStr, size: u32, r
     if name == LOCATION {
         return locate(shared, ino, size, reply, timer);
     }
-    if name.to_str().is_some_and(|name| name.starts_with(ACL)) {
+    let is_unsupported = |name: &str| UNSUPPORTED.iter().any(|kind| name.starts_with(kind));
+    if name.to_str().is_some_and(is_unsupported) {
         timer.finish(Outcome::NotFound);
         return reply.error(Errno::EOPNOTSUPP);
     }
