@@ -11,8 +11,8 @@
 //! | [`checksum`] | CRC32C per 64 KiB page |
 //! | [`ring`] | [`Ring`]: which nodes own a block |
 //! | [`mount`] | [`MountTable`]: which UFS a path belongs to |
-//! | [`metadata`] | [`Trust`](metadata::Trust): how long attributes are believed |
-//! | [`change`] | [`ChangeLog`](change::ChangeLog): paths that are no longer as they were said to be |
+//! | [`metadata`] | [`Trust`]: how long attributes are believed |
+//! | [`change`] | [`ChangeLog`]: paths that are no longer as they were said to be |
 //! | [`cluster`] | [`ClusterView`]: members, epoch and mounts as one immutable value |
 //! | [`error`] | [`ErrorKind`]: what the caller should do about a failure |
 

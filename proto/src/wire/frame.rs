@@ -64,7 +64,7 @@ pub enum Op {
     Probe,
     /// The node's counters, as data: a protobuf `NodeStats`.
     Stats,
-    /// What is at a path; see [`query`](super::query) for this and the following.
+    /// What is at a path; see [`query`](mod@super::query) for this and the following.
     Stat,
     /// A page of a directory.
     List,
