@@ -238,11 +238,15 @@ fn rows(tally: Tally, quarters: &Quarters, changes: u64, time: Duration) -> Vec<
     let more = late.descriptors as f64 / (early.descriptors as f64).max(1.0);
     let mut errors = lower("errors", "errors", tally.errors as f64)
         .with("replaced", changes as f64)
-        .with("said_stale", tally.stale as f64)
-        .noted(format!(
-            "{} s of 6 readers on 2 mounts while files were replaced and nodes killed",
-            time.as_secs()
-        ));
+        .with("said_stale", tally.stale as f64);
+    let what = format!(
+        "{} s of 6 readers on 2 mounts while files were replaced and nodes killed",
+        time.as_secs()
+    );
+    errors = errors.noted(match &tally.first {
+        Some(first) => format!("{first}; {what}"),
+        None => what,
+    });
     errors.detail.ops = tally.ops;
     errors.detail.bytes = tally.bytes;
     errors.detail.errors = tally.errors;
