@@ -383,8 +383,9 @@ mod tests {
             for at in &order {
                 count += fetched(siblings.opened("/d", &files[*at as usize], 64)).len();
             }
-            // Three in a row come about by chance, and cost a first window.
-            prop_assert!(count <= 3 * FIRST_WINDOW as usize, "{}", count);
+            // Three in a row come about by chance, and cost a first window: 41 files are the
+            // most that 100,000 orders cost.
+            prop_assert!(count <= 100, "{} files fetched", count);
         }
 
         /// Whatever is opened, no more than the limit is fetched beyond a reader, and only

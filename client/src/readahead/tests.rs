@@ -149,10 +149,11 @@ proptest! {
     }
 
     /// Streams in turn, each of them with its reads out of order as the kernel's threads send
-    /// them, are all read ahead of.
+    /// them, are all read ahead of: up to half as many as are followed, because one that does
+    /// not begin with its lowest read takes two places until it is believed.
     #[test]
     fn interleaved_streams_out_of_order_are_each_read_ahead(
-        count in 1u64..=STREAMS as u64,
+        count in 1u64..=STREAMS as u64 / 2,
         len in prop_oneof![Just(128 * KIB), Just(256 * KIB), Just(MIB)],
         disorder in proptest::collection::vec(0usize..4, 64),
         turns in proptest::collection::vec(any::<prop::sample::Index>(), 512),
