@@ -184,7 +184,8 @@ proptest! {
                 pages.0.extend(range.start / PAGE..range.end / PAGE);
             }
         }
-        prop_assert!(fetched <= count * (3 * 64 * len + 17 * MIB), "{fetched} fetched");
+        // Streams that begin in the same place before they are known to be one count twice.
+        prop_assert!(fetched <= count * (8 * 64 * len + 17 * MIB), "{fetched} fetched");
         if reads > 40 * count {
             prop_assert!(hits * 2 >= reads, "{} of {} were fetched ahead", hits, reads);
         }
@@ -248,8 +249,15 @@ proptest! {
         let mut fetched = 0;
         let mut seen = BTreeSet::new();
         for slot in slots {
-            // A read right after another one's is no random one.
-            if slot > 0 && !seen.contains(&(slot - 1)) && seen.insert(slot) {
+            // A read right after another one's is no random one, nor is one as far from a
+            // second as that from a third.
+            let continues = |&other: &u64| {
+                other + 1 == slot
+                    || seen.contains(&(2 * slot).abs_diff(other))
+                    || seen.contains(&(2 * other).abs_diff(slot))
+                    || seen.contains(&((slot + other) / 2))
+            };
+            if !seen.iter().any(continues) && seen.insert(slot) {
                 let noted = note(&mut streams, slot * MIB, len, size);
                 fetched += noted.ahead.iter().map(|r| r.end - r.start).sum::<u64>();
             }
