@@ -3,6 +3,7 @@
 //! [`ObjectUfs`] holds the rules of the crate's documentation, over a [`Backend`] that knows
 //! only keys. Real stores are in [`store`], the memory store in [`crate::memory`].
 
+mod around;
 mod azure;
 mod backend;
 mod exact;
@@ -33,6 +34,7 @@ use crate::error::{Op, UfsError};
 use crate::metadata::Metadata;
 use crate::metrics::UfsMetrics;
 use crate::name::{self, KeyPrefix};
+use crate::object::around::{Around, NAMES};
 use crate::object::pager::Pager;
 use crate::ufs::{ByteStream, EntryStream, Ufs};
 
@@ -126,6 +128,25 @@ impl<B: Backend> Inner<B> {
         }
         let key = self.key(Op::Stat, path)?;
         let below = format!("{key}/");
+        // One listing of what begins with the key nearly always tells both what is at it and
+        // whether anything is below it.
+        let around = match self.backend.page(&key, None, NAMES).await {
+            // Some stores list whole directories only.
+            Err(error) if error.kind() == ErrorKind::Invalid => RawPage {
+                next: Some(String::new()),
+                ..RawPage::default()
+            },
+            listed => listed?,
+        };
+        match Around::of(&key, &below, &around) {
+            Around::Directory => return Ok(Metadata::directory()),
+            Around::Nothing => return Err(self.not_found(Op::Stat, path)),
+            Around::File(object) => {
+                let (size, mtime) = (object.size, object.mtime);
+                return Ok(Metadata::file(size, object.version.clone(), mtime));
+            }
+            Around::Unclear => {}
+        }
         let (object, below) =
             futures::join!(self.backend.head(&key), self.backend.page(&below, None, 1));
         // Of two errors that of the listing says more: a HEAD has no body.

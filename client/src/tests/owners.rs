@@ -175,8 +175,7 @@ async fn many_clients_that_stat_the_same_files_cost_one_question_each() {
     futures::future::join_all(all).await;
     let asked = world.server.counters();
     let most = (FILES + 1) * 105 / 100;
-    assert!(asked.heads <= most, "{asked:?}");
-    assert!(asked.lists <= most, "{asked:?}");
+    assert!(asked.requests <= most, "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
