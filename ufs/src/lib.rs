@@ -31,6 +31,10 @@
 //! | any UTF-8 name without control characters: spaces, `%`, `#`, `?`, `\`, `%2F`, … | itself, byte for byte; nothing is encoded or decoded |
 //! | a name of `.` or `..`, an empty one (`/a`, `a//b`), one with an ASCII control character, one over 255 bytes | hidden; counted and warned about once per mount |
 //!
+//! What a path is costs one request, a listing of the first names that begin with its key,
+//! and rarely two (see `object/around.rs`); on Azure, whose client hides the key itself from
+//! such a listing, a HEAD and a listing at once.
+//!
 //! A directory is listed in the byte order of its keys, in which a directory sorts as if
 //! its name ended in `/`. A file that a later page could turn out to be hidden by a
 //! directory is held back until that is known, so it may come after its neighbours.

@@ -151,6 +151,10 @@ impl Backend for Arc<MemoryStore> {
         format!("memory:///{}/{key}", self.name)
     }
 
+    fn pages_show_their_prefix(&self) -> bool {
+        true
+    }
+
     async fn page(
         &self,
         prefix: &str,

@@ -48,6 +48,8 @@ struct Inner<B> {
     page_size: usize,
     metrics: Arc<UfsMetrics>,
     warned: AtomicBool,
+    /// A HEAD and a listing are needed to tell what a key is.
+    looks_apart: AtomicBool,
 }
 
 impl<B: Backend> ObjectUfs<B> {
@@ -63,6 +65,7 @@ impl<B: Backend> ObjectUfs<B> {
         Self(Arc::new(Inner {
             uri,
             prefix: KeyPrefix::new(prefix),
+            looks_apart: AtomicBool::new(!backend.pages_show_their_prefix()),
             backend,
             page_size,
             metrics,
@@ -128,36 +131,55 @@ impl<B: Backend> Inner<B> {
         }
         let key = self.key(Op::Stat, path)?;
         let below = format!("{key}/");
-        // One listing of what begins with the key nearly always tells both what is at it and
-        // whether anything is below it.
-        let around = match self.backend.page(&key, None, NAMES).await {
-            // Some stores list whole directories only.
-            Err(error) if error.kind() == ErrorKind::Invalid => RawPage {
-                next: Some(String::new()),
-                ..RawPage::default()
-            },
-            listed => listed?,
-        };
-        match Around::of(&key, &below, &around) {
-            Around::Directory => return Ok(Metadata::directory()),
-            Around::Nothing => return Err(self.not_found(Op::Stat, path)),
-            Around::File(object) => {
-                let (size, mtime) = (object.size, object.mtime);
-                return Ok(Metadata::file(size, object.version.clone(), mtime));
-            }
-            Around::Unclear => {}
-        }
-        let (object, below) =
-            futures::join!(self.backend.head(&key), self.backend.page(&below, None, 1));
-        // Of two errors that of the listing says more: a HEAD has no body.
-        let (below, object) = (below?, object?);
-        if below.has_keys() {
-            return Ok(Metadata::directory());
-        }
+        let (object, is_directory) = self.look(&key, &below).await?;
         match object {
+            _ if is_directory => Ok(Metadata::directory()),
             Some(object) => Ok(Metadata::file(object.size, object.version, object.mtime)),
             None => Err(self.not_found(Op::Stat, path)),
         }
+    }
+
+    /// What is at `key`, and whether anything is at `below`, which is the key with a slash. One
+    /// request nearly always: a listing of what begins with the key tells both.
+    async fn look(&self, key: &str, below: &str) -> Result<(Option<ObjectMeta>, bool), UfsError> {
+        if !self.looks_apart.load(Ordering::Relaxed) {
+            match self.backend.page(key, None, NAMES).await {
+                Ok(page) => {
+                    return self
+                        .look_closer(Around::of(key, below, page), key, below)
+                        .await;
+                }
+                // It may list whole directories only.
+                Err(error) if error.kind() == ErrorKind::Invalid => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (object, page) =
+            futures::join!(self.backend.head(key), self.backend.page(below, None, 1));
+        // Of two errors that of the listing says more: a HEAD has no body.
+        let (page, object) = (page?, object?);
+        self.looks_apart.store(true, Ordering::Relaxed);
+        Ok((object, page.has_keys()))
+    }
+
+    /// Asks for what `around` leaves open.
+    async fn look_closer(
+        &self,
+        around: Around,
+        key: &str,
+        below: &str,
+    ) -> Result<(Option<ObjectMeta>, bool), UfsError> {
+        let is_directory = match around.is_directory {
+            Some(is_directory) => is_directory,
+            None => self.backend.page(below, None, 1).await?.has_keys(),
+        };
+        let object = match around.object {
+            Some(object) if object.version.is_none() && !is_directory => {
+                self.backend.head(key).await?
+            }
+            object => object,
+        };
+        Ok((object, is_directory))
     }
 
     fn list(self: Arc<Self>, dir: String) -> EntryStream {

@@ -184,6 +184,59 @@ async fn a_listing_asks_for_a_page_only_when_it_is_wanted() {
 }
 
 #[tokio::test]
+async fn one_listing_tells_what_a_path_is() {
+    let (s3, ufs) = mount(&[]).await;
+    for key in [
+        "d/f", "d/f.txt", "d/f-1", "d/sub/x", "d/sub-1", "d/both", "d/both/x", "d/m/",
+    ] {
+        s3.put("lake", key, "bytes");
+    }
+    for index in 0..100 {
+        s3.put("lake", &format!("d/many-{index}"), "");
+    }
+    for key in ["d/many", "d/many/x", "d/other", "d/other-"] {
+        s3.put("lake", key, "");
+    }
+    for (path, expected, lists) in [
+        ("d/f", Some(false), 1),
+        ("d", Some(true), 1),
+        ("d/sub", Some(true), 1),
+        ("d/both", Some(true), 1),
+        ("d/m", Some(true), 1),
+        ("d/none", None, 1),
+        ("d/f/below", None, 1),
+        ("d/other", Some(false), 1),
+        // More names between the two than are asked for at first.
+        ("d/many", Some(true), 2),
+        ("d/many-", None, 1),
+    ] {
+        s3.reset_counters();
+        let found = ufs.stat(path).await;
+        let is_directory = found
+            .as_ref()
+            .ok()
+            .map(millpond_ufs::Metadata::is_directory);
+        assert_eq!(is_directory, expected, "{path}: {found:?}");
+        let asked = s3.counters();
+        assert_eq!((asked.lists, asked.requests), (lists, lists), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_lists_whole_directories_only_is_asked_in_two_ways() {
+    let (s3, ufs) = mount(&[]).await;
+    s3.put("lake", "d/f", "bytes");
+    s3.faults().fail_next_of(Asked::List, 1, 400);
+    assert_eq!(ufs.stat("d/f").await.unwrap().size, 5);
+    s3.reset_counters();
+    assert_eq!(ufs.stat("d/f").await.unwrap().size, 5);
+    assert!(ufs.stat("d").await.unwrap().is_directory());
+    let error = ufs.stat("d/none").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!((s3.counters().lists, s3.counters().heads), (3, 3));
+}
+
+#[tokio::test]
 async fn the_version_is_the_etag_as_the_store_gave_it() {
     let (s3, ufs) = mount(&[]).await;
     let e_tag = s3.put("lake", "f", "bytes");

@@ -2,39 +2,37 @@
 
 use super::{ObjectMeta, RawPage};
 
-/// Names that are asked for to find out what one of them is.
-pub(super) const NAMES: usize = 4;
+/// Names that are asked for to find out what one of them is: a listing of few costs a store
+/// what a listing of one does.
+pub(super) const NAMES: usize = 16;
 
-/// What a key is.
+/// What the first [`NAMES`] names that begin with a key say of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Around<'a> {
-    /// An object, and nothing is below it.
-    File(&'a ObjectMeta),
-    /// Something is below it.
-    Directory,
-    /// Neither.
-    Nothing,
-    /// The listing does not reach far enough, or does not tell the version.
-    Unclear,
+pub(super) struct Around {
+    /// The object with exactly this key; it is certain that there is none if there is none
+    /// here.
+    pub(super) object: Option<ObjectMeta>,
+    /// Whether anything is below the key; none if the names do not reach that far.
+    pub(super) is_directory: Option<bool>,
 }
 
-impl<'a> Around<'a> {
-    /// `below` is the key with a slash. Listings are in byte order, so what sorts behind it
-    /// shows that all before it was listed.
-    pub(super) fn of(key: &str, below: &str, page: &'a RawPage) -> Self {
-        if page.prefixes.iter().any(|prefix| prefix == below) {
-            return Self::Directory;
-        }
-        let keys = page.objects.iter().map(|object| object.key.as_str());
-        let mut names = keys.chain(page.prefixes.iter().map(String::as_str));
-        let is_complete = page.next.is_none() || names.any(|name| name > below);
-        if page.hidden > 0 || !is_complete {
-            return Self::Unclear;
-        }
-        match page.objects.iter().find(|object| object.key == key) {
-            Some(object) if object.version.is_some() => Self::File(object),
-            Some(_) => Self::Unclear,
-            None => Self::Nothing,
+impl Around {
+    /// `below` is the key with a slash. Listings are in byte order: the key itself is the
+    /// first that begins with it, and a name behind `below` shows that all before it was
+    /// listed.
+    pub(super) fn of(key: &str, below: &str, page: RawPage) -> Self {
+        let is_directory = if page.prefixes.iter().any(|prefix| prefix == below) {
+            Some(true)
+        } else {
+            let keys = page.objects.iter().map(|object| object.key.as_str());
+            let mut names = keys.chain(page.prefixes.iter().map(String::as_str));
+            let reaches = page.next.is_none() || names.any(|name| name > below);
+            reaches.then_some(false)
+        };
+        let mut objects = page.objects.into_iter();
+        Self {
+            object: objects.find(|object| object.key == key),
+            is_directory,
         }
     }
 }
@@ -43,7 +41,6 @@ impl<'a> Around<'a> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use millpond_proto::FileVersion;
     use proptest::prelude::*;
 
     use super::*;
@@ -66,9 +63,9 @@ mod tests {
                 raw.prefixes.push(name);
             } else {
                 raw.objects.push(ObjectMeta {
-                    version: Some(FileVersion::ETag(name.clone())),
                     key: name,
                     size: 1,
+                    version: None,
                     mtime: None,
                 });
             }
@@ -77,39 +74,30 @@ mod tests {
     }
 
     proptest! {
-        /// It is never wrong, and only unclear where names sort between the key and its slash.
+        /// It is never wrong, and does not reach far enough only where names sort between the
+        /// key and its slash.
         #[test]
         fn what_is_told_is_so(
             keys in proptest::collection::btree_set("[ab](-|b|/a|/b){0,3}", 0..12),
             key in "[ab](-|b|/a){0,2}",
+            max in 1_usize..5,
         ) {
             let below = format!("{key}/");
-            let page = page(&keys, &key, NAMES);
+            let around = Around::of(&key, &below, page(&keys, &key, max));
+            prop_assert_eq!(around.object.is_some(), keys.contains(&key));
+            if let Some(object) = around.object {
+                prop_assert_eq!(&object.key, &key);
+            }
             let is_directory = keys.iter().any(|other| other.starts_with(&below));
-            let between = keys.iter().filter(|other| other.starts_with(&format!("{key}-")));
-            match Around::of(&key, &below, &page) {
-                Around::Directory => prop_assert!(is_directory),
-                Around::File(object) => {
-                    prop_assert!(keys.contains(&key) && !is_directory);
-                    prop_assert_eq!(&object.key, &key);
+            match around.is_directory {
+                Some(told) => prop_assert_eq!(told, is_directory),
+                None => {
+                    let between = keys.iter().filter(|other| {
+                        **other == key || other.starts_with(&format!("{key}-"))
+                    });
+                    prop_assert!(between.count() >= max);
                 }
-                Around::Nothing => prop_assert!(!keys.contains(&key) && !is_directory),
-                Around::Unclear => prop_assert!(between.count() >= NAMES - 1),
             }
         }
-    }
-
-    #[test]
-    fn what_does_not_tell_enough_is_unclear() {
-        let keys = BTreeSet::from(["k".to_owned()]);
-        let unclear = |change: fn(&mut RawPage)| {
-            let mut page = page(&keys, "k", NAMES);
-            change(&mut page);
-            Around::of("k", "k/", &page) == Around::Unclear
-        };
-        assert!(!unclear(|_| {}));
-        assert!(unclear(|page| page.objects[0].version = None));
-        assert!(unclear(|page| page.hidden = 1));
-        assert!(unclear(|page| page.next = Some(String::new())));
     }
 }

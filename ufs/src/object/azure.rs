@@ -78,7 +78,9 @@ pub(crate) fn open(
         key_options: "access_key, sas_token or client_secret",
         redactor,
     };
-    Ok(StoreBackend::new(store, identity, failures))
+    // The client takes every prefix for a directory and drops the blob of that name, the
+    // directory's marker as it thinks.
+    Ok(StoreBackend::new(store, identity, failures).with_prefixes_left_out())
 }
 
 enum Keys {

@@ -16,6 +16,10 @@ pub(crate) trait Backend: Debug + Send + Sync + 'static {
     /// The canonical URI of the object with `key`, in this store and no other.
     fn uri_of(&self, key: &str) -> String;
 
+    /// Whether [`page`](Self::page) shows the object whose key is the prefix itself, where the
+    /// prefix does not end in a slash.
+    fn pages_show_their_prefix(&self) -> bool;
+
     /// Up to `max` keys and common prefixes (delimiter `/`) that begin with `prefix`, in
     /// byte order, after the page that gave `token`.
     async fn page(

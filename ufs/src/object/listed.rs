@@ -59,9 +59,12 @@ pub(crate) fn error_code(body: &[u8]) -> Option<String> {
 
 /// Whether the client can represent the key, and a file or directory can stand for it.
 fn is_shown(key: &str, prefix: &str, is_prefix: bool) -> bool {
-    let Some(rest) = key.strip_prefix(prefix) else {
+    if !key.starts_with(prefix) {
         return false;
-    };
+    }
+    // The prefix may end within a name.
+    let directory = prefix.rfind('/').map_or(0, |slash| slash + 1);
+    let rest = &key[directory..];
     let name = match is_prefix {
         true => rest.strip_suffix('/').unwrap_or(rest),
         false => rest,
@@ -176,6 +179,16 @@ mod tests {
             <Contents><Key>d/a &amp;&#x20;b </Key></Contents>\
             <CommonPrefixes><Prefix>d/e/</Prefix></CommonPrefixes></ListBucketResult>"
         );
+    }
+
+    #[test]
+    fn a_prefix_may_end_within_a_name() {
+        let body = "<Contents><Key>d/a</Key></Contents><Contents><Key>d/a.b</Key></Contents>\
+            <CommonPrefixes><Prefix>d/a/</Prefix></CommonPrefixes>\
+            <CommonPrefixes><Prefix>d/a&#2;/</Prefix></CommonPrefixes>";
+        let (_, listed) = list(Bytes::from_static(body.as_bytes()), "d/a");
+        assert_eq!(listed.keys, ["d/a", "d/a.b"]);
+        assert_eq!((listed.prefixes, listed.hidden), (vec!["d/a/".into()], 1));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(crate) struct StoreBackend<S> {
     /// The canonical URI of the bucket, endpoint included.
     identity: String,
     failures: Arc<Failures>,
+    pages_show_their_prefix: bool,
 }
 
 impl<S> StoreBackend<S> {
@@ -32,7 +33,14 @@ impl<S> StoreBackend<S> {
             store,
             identity,
             failures: Arc::new(failures),
+            pages_show_their_prefix: true,
         }
+    }
+
+    /// For a client that leaves the object out whose key is the prefix of a listing.
+    pub(crate) fn with_prefixes_left_out(mut self) -> Self {
+        self.pages_show_their_prefix = false;
+        self
     }
 
     fn path(&self, op: Op, key: &str) -> Result<Path, UfsError> {
@@ -48,6 +56,10 @@ impl<S> StoreBackend<S> {
 impl<S: ObjectStore + PaginatedListStore> Backend for StoreBackend<S> {
     fn uri_of(&self, key: &str) -> String {
         format!("{}/{key}", self.identity)
+    }
+
+    fn pages_show_their_prefix(&self) -> bool {
+        self.pages_show_their_prefix
     }
 
     async fn page(
