@@ -87,7 +87,7 @@ pub enum NodeError {
     Net(#[from] NetError),
     /// The block store failed to open.
     #[error(transparent)]
-    Store(#[from] millpond_store::StoreError),
+    Store(#[from] millpond_store::DiskError),
 }
 
 impl NodeError {

@@ -22,8 +22,6 @@
 
 mod cached;
 mod charge;
-mod error;
-mod health;
 mod index;
 mod layout;
 mod lru;
@@ -45,6 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use millpond_disk::{DirLock, DiskError, Health};
 use millpond_proto::{ClusterId, FileId};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -53,12 +52,10 @@ use crate::error::ClientError;
 use crate::tasks::Tasks;
 
 pub use cached::Backing;
-pub use error::DiskError;
 pub(crate) use metrics::DiskMetrics;
 pub(crate) use reader::Reader;
 
 use charge::Charge;
-use health::Health;
 use index::Index;
 use layout::Layout;
 use writer::Queue;
@@ -89,7 +86,7 @@ struct Inner {
     /// Reads find nothing from now on, writes do nothing.
     closed: AtomicBool,
     /// Holds the lock on the directory.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<DirLock>>,
     tasks: Tasks,
 }
 
@@ -160,7 +157,6 @@ impl Inner {
         tasks: Tasks,
     ) -> Result<Self, DiskError> {
         let lock = layout.claim(cluster.as_ref())?;
-        layout.prepare()?;
         let started = Instant::now();
         let found = scan::scan(&layout)?;
         let inner = Self {
@@ -187,7 +183,7 @@ impl Inner {
         }
         inner.make_room(0, None);
         tracing::debug!(
-            dir = %inner.layout.dir().display(),
+            dir = %inner.layout.dir().path().display(),
             files = inner.index.lock().len(),
             bytes = inner.used.load(Ordering::Relaxed),
             elapsed_ms = started.elapsed().as_millis() as u64,
@@ -211,7 +207,7 @@ impl Inner {
 impl fmt::Debug for LocalDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalDisk")
-            .field("dir", &self.inner.layout.dir())
+            .field("dir", &self.inner.layout.dir().path())
             .field("used", &self.inner.used.load(Ordering::Relaxed))
             .field("capacity", &self.inner.capacity)
             .finish_non_exhaustive()

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_disk::DiskError;
 use millpond_net::NetError;
 use millpond_proto::{ErrorKind, NodeId};
 use millpond_ufs::UfsError;
-
-use crate::disk::DiskError;
 
 /// A call to the client failed. Cheap to clone, because several readers may wait for one
 /// fetch.

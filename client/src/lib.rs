@@ -59,7 +59,7 @@ mod tests;
 
 pub use attr::{Attr, DirEntry, FileKind, StatFs};
 pub use config::ClientConfig;
-pub use disk::{Backing, DiskError};
+pub use disk::Backing;
 pub use error::ClientError;
 pub use file::FileHandle;
 pub use filesystem::FileSystem;
@@ -67,6 +67,7 @@ pub use listing::Page;
 pub use location::{BlockLocation, BlockReport, CachedAt, FileLocation, LocationReport};
 pub use lookup::Found;
 pub use metadata::Directory;
+pub use millpond_disk::DiskError;
 pub use news::Changes;
 pub use owner::Refreshed;
 pub use prefetch::{HintList, PrefetchProgress, Trace};

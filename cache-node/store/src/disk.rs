@@ -18,30 +18,29 @@
 //!   failure the checksums tell what survived.
 
 mod format;
-mod health;
 mod index;
 mod layout;
 mod scan;
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use millpond_disk::{DirLock, DiskError, Health};
 use millpond_proto::{BlockId, ClusterId};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use crate::admission::{Admission, Refusal};
 use crate::block::{Block, Hit};
-use crate::error::{Admission, Refusal, StoreError};
 use crate::stats::DiskCounters;
 
 use format::ReadError;
-use health::Health;
 use index::{Entry, Index, State};
 use layout::Layout;
 
@@ -93,7 +92,7 @@ struct Inner {
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     /// Holds the lock on the directory.
-    _lock: File,
+    _lock: DirLock,
 }
 
 impl DiskTier {
@@ -105,10 +104,9 @@ impl DiskTier {
     /// - `Busy` when another process has the directory.
     /// - `Invalid` when it belongs to another cluster, format, or somebody else.
     /// - `Denied` or `Unavailable` when it cannot be used.
-    pub fn open(config: DiskConfig) -> Result<Self, StoreError> {
+    pub fn open(config: DiskConfig) -> Result<Self, DiskError> {
         let layout = Layout::new(config.dir);
         let lock = layout.claim(config.cluster.as_ref())?;
-        layout.clear_tmp()?;
         let started = Instant::now();
         let found = scan::scan(&layout)?;
         let inner = Inner {
@@ -229,7 +227,7 @@ impl DiskTier {
 impl fmt::Debug for DiskTier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DiskTier")
-            .field("dir", &self.inner.layout.dir())
+            .field("dir", &self.inner.layout.dir().path())
             .field("used", &self.used())
             .field("capacity", &self.inner.capacity)
             .finish()
@@ -284,14 +282,17 @@ impl Inner {
         });
         match written {
             Ok(()) => {
-                self.health.lock().succeeded();
+                if self.health.lock().succeeded() {
+                    let dir = self.layout.dir().path().display();
+                    info!(%dir, "blocks can be written again");
+                }
                 Admission::Accepted
             }
             Err(error) => {
                 self.abandon(&id, &entry, &tmp);
                 self.counters.errors.inc();
                 if self.health.lock().failed(Instant::now()) {
-                    let dir = self.layout.dir().display();
+                    let dir = self.layout.dir().path().display();
                     warn!(%dir, %error, "cannot write blocks, bypassing the disk for a while");
                 }
                 Admission::Refused(Refusal::Disk)

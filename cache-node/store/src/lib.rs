@@ -12,16 +12,17 @@
 //! | [`store`] | [`Store`]: memory, then disk |
 //! | [`stats`] | what a store counts |
 
+mod admission;
 pub mod block;
 pub mod disk;
-mod error;
 pub mod memory;
 pub mod stats;
 pub mod store;
 
+pub use admission::{Admission, Refusal};
 pub use block::{Block, Hit};
 pub use disk::{DiskConfig, DiskTier};
-pub use error::{Admission, Refusal, StoreError};
 pub use memory::MemoryTier;
+pub use millpond_disk::DiskError;
 pub use stats::StoreStats;
 pub use store::{Store, StoreConfig};

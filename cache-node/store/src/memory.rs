@@ -5,8 +5,8 @@ use std::fmt;
 use foyer::{Cache, CacheBuilder, S3FifoConfig};
 use millpond_proto::BlockId;
 
+use crate::admission::{Admission, Refusal};
 use crate::block::Block;
-use crate::error::{Admission, Refusal};
 
 /// What an entry costs beside its data and checksums: key, record, index and list links.
 const ENTRY_OVERHEAD: usize = 256;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_disk::DiskError;
 use millpond_proto::wire::frame::Tier;
 use millpond_proto::{BlockId, ClusterId};
 use parking_lot::Mutex;
@@ -13,9 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{Admission, Refusal};
 use crate::block::{Block, Hit};
 use crate::disk::{DiskConfig, DiskTier};
-use crate::error::{Admission, Refusal, StoreError};
 use crate::memory::MemoryTier;
 use crate::stats::{Count, StoreStats};
 
@@ -84,7 +85,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`DiskTier::open`].
-    pub async fn open(config: StoreConfig) -> Result<Self, StoreError> {
+    pub async fn open(config: StoreConfig) -> Result<Self, DiskError> {
         let disk = match config.disk {
             Some((dir, capacity)) if capacity > 0 => {
                 let disk = DiskConfig::new(dir, capacity, config.cluster);
@@ -263,11 +264,11 @@ async fn write(
     drop(permit);
 }
 
-async fn open_disk(config: DiskConfig) -> Result<DiskTier, StoreError> {
+async fn open_disk(config: DiskConfig) -> Result<DiskTier, DiskError> {
     let dir = config.dir.clone();
     let opened = tokio::task::spawn_blocking(move || DiskTier::open(config)).await;
     opened.unwrap_or_else(|panic| {
-        Err(StoreError::Io {
+        Err(DiskError::Io {
             doing: "open",
             path: dir,
             source: std::io::Error::other(panic),

@@ -7,14 +7,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use millpond_disk::DiskError;
 use millpond_proto::FileId;
-use parking_lot::Mutex;
 
-use super::error::DiskError;
 use super::layout::{DATA, Layout, MAP};
-
-/// Threads that list directories: listing waits for the disk, not for the CPU.
-const THREADS: usize = 4;
 
 /// A cached file with its map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,31 +24,9 @@ pub(super) struct Found {
 /// All cached files, the one opened longest ago first. Their content is looked at when they
 /// are used. One without a map, or a map alone, is what a crash left: it is removed.
 pub(super) fn scan(layout: &Layout) -> Result<Vec<Found>, DiskError> {
-    let fans = Mutex::new(0..=u8::MAX);
-    let results = Mutex::new(Ok(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                while let Some(first) = next(&fans) {
-                    let path = layout.fan(first);
-                    let scanned = scan_fan(layout, &path);
-                    let mut results = results.lock();
-                    match (scanned, &mut *results) {
-                        (Ok(mut found), Ok(all)) => Vec::append(all, &mut found),
-                        (Ok(_), Err(_)) => {}
-                        (Err(e), results) => *results = Err(DiskError::io("scan", &path, e)),
-                    }
-                }
-            });
-        }
-    });
-    let mut found: Vec<Found> = results.into_inner()?;
+    let mut found = layout.dir().scan(|fan| scan_fan(layout, fan))?;
     found.sort_unstable_by_key(|f| (f.opened, f.id));
     Ok(found)
-}
-
-fn next(fans: &Mutex<std::ops::RangeInclusive<u8>>) -> Option<u8> {
-    fans.lock().next()
 }
 
 /// The two files of one id.

@@ -262,7 +262,7 @@ impl LocalDisk {
             Err(error) => return inner.failed(file.id, &error),
         };
         if inner.health.lock().succeeded() {
-            tracing::info!(dir = %inner.layout.dir().display(), "the cache directory works again");
+            tracing::info!(dir = %inner.layout.dir().path().display(), "the cache directory works again");
         }
         if file.missing() == 0 {
             self.settle_if_large(&file);
@@ -317,7 +317,7 @@ impl Inner {
     fn failed(&self, id: FileId, error: &io::Error) -> Offer {
         self.metrics.count_failure(Failure::Write);
         if self.health.lock().failed(Instant::now()) {
-            let dir = self.layout.dir().display();
+            let dir = self.layout.dir().path().display();
             tracing::warn!(%dir, %error, "cannot write to the cache directory, pausing");
         }
         // Others fill the disk, too: what was used longest ago is given up for what is read

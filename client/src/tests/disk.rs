@@ -475,11 +475,11 @@ async fn a_directory_of_somebody_else_is_refused() {
     let error = refused(with_disk(dir.path())).await;
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("precious"), "{error}");
-    // Of a cache node, or of a release that kept blocks.
+    // A cache node's.
     fs::write(dir.path().join("millpond-store.json"), "{}").unwrap();
     let error = refused(with_disk(dir.path())).await;
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.to_string().contains("blocks"), "{error}");
+    assert!(error.to_string().contains("block directory"), "{error}");
     assert!(dir.path().join("precious").exists());
 }
 

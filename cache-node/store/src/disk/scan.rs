@@ -3,19 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use millpond_disk::DiskError;
 use millpond_proto::BlockId;
-use parking_lot::Mutex;
 use tracing::warn;
 
 use super::format;
 use super::layout::Layout;
-use crate::error::StoreError;
-
-/// Threads that list directories: listing waits for the disk, not for the CPU.
-const THREADS: usize = 4;
 
 /// A block file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,38 +25,14 @@ pub(super) struct Found {
 
 /// All block files, those written first in front. Their content is verified when it is
 /// read. A file whose length no block has is removed.
-pub(super) fn scan(layout: &Layout) -> Result<Vec<Found>, StoreError> {
-    let next = AtomicU32::new(0);
-    let results = Mutex::new(Ok(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                while let Ok(first) = u8::try_from(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut found = Vec::new();
-                    let path = layout.fan(first);
-                    let scanned = scan_fan(layout, &path, &mut found);
-                    let mut results = results.lock();
-                    match (scanned, &mut *results) {
-                        (Ok(()), Ok(all)) => all.append(&mut found),
-                        (Ok(()), Err(_)) => {}
-                        (Err(source), results) => {
-                            *results = Err(StoreError::Io {
-                                doing: "scan",
-                                path,
-                                source,
-                            });
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let mut found = results.into_inner()?;
+pub(super) fn scan(layout: &Layout) -> Result<Vec<Found>, DiskError> {
+    let mut found = layout.dir().scan(|fan| scan_fan(layout, fan))?;
     found.sort_unstable_by_key(|f| (f.written, f.id));
     Ok(found)
 }
 
-fn scan_fan(layout: &Layout, path: &Path, found: &mut Vec<Found>) -> io::Result<()> {
+fn scan_fan(layout: &Layout, path: &Path) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
     for dir in list(path)? {
         for file in list(&dir)? {
             let Some(id) = block_id(&file) else {
@@ -84,7 +55,7 @@ fn scan_fan(layout: &Layout, path: &Path, found: &mut Vec<Found>) -> io::Result<
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn block_id(file: &Path) -> Option<BlockId> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use millpond_proto::wire::frame::Tier;
 use millpond_proto::{ClusterId, ErrorKind};
-use millpond_store::{Admission, DiskConfig, DiskTier, Refusal, Store, StoreConfig, StoreError};
+use millpond_store::{Admission, DiskConfig, DiskError, DiskTier, Refusal, Store, StoreConfig};
 
 use super::support::{assert_right, block, block_files, disk_usage, id};
 
@@ -172,7 +172,7 @@ fn one_directory_serves_one_process() {
     let first = open(dir.path());
     let config = DiskConfig::new(dir.path().to_owned(), ROOM, None);
     let error = DiskTier::open(config.clone()).unwrap_err();
-    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    assert!(matches!(error, DiskError::InUse { .. }), "{error}");
     assert!(error.to_string().contains("in use by another process"));
     drop(first);
     DiskTier::open(config).unwrap();
@@ -197,7 +197,7 @@ fn a_directory_of_another_cluster_is_refused() {
     fs::write(&marker, newer).unwrap();
     let error = DiskTier::open(config(Some(one))).unwrap_err();
     assert!(
-        matches!(error, StoreError::Format { found: 9, .. }),
+        matches!(error, DiskError::Format { found: 9, .. }),
         "{error}"
     );
 }
@@ -222,7 +222,7 @@ fn a_directory_with_something_else_in_it_is_refused() {
 
     let file = dir.path().join("thesis.tex");
     let error = DiskTier::open(DiskConfig::new(file, ROOM, None)).unwrap_err();
-    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    assert!(matches!(error, DiskError::Io { .. }), "{error}");
 }
 
 #[test]

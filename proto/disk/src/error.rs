@@ -1,43 +1,51 @@
-//! Why the local disk tier cannot be opened.
+//! Why a directory cannot be used.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use millpond_proto::ErrorKind;
 
-/// The cache directory cannot be used.
+use crate::dir::DirKind;
+
+/// A directory of a cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// Another process has the directory.
     #[error(
-        "cache directory {path} is in use by another mount; give each mount its own",
+        "{kind} {path} is in use by another process; give each process its own",
         path = path.display()
     )]
     InUse {
+        /// What the directory is for.
+        kind: DirKind,
         /// The directory.
         path: PathBuf,
     },
-    /// The directory belongs to a mount of another cluster.
+    /// The directory holds what belongs to another cluster.
     #[error(
-        "cache directory {path} belongs to a mount of cluster {found}, this mount is of \
-         {expected}; name another directory or empty this one",
+        "{kind} {path} belongs to cluster {found}, this process to {expected}; \
+         name another directory or empty this one",
         path = path.display()
     )]
     OtherCluster {
+        /// What the directory is for.
+        kind: DirKind,
         /// The directory.
         path: PathBuf,
-        /// Whose files it holds.
+        /// Whose data it holds.
         found: String,
         /// Who wants to use it.
         expected: String,
     },
     /// The directory was written by an unknown release.
     #[error(
-        "cache directory {path} has format {found}, this release reads {expected}; \
+        "{kind} {path} has format {found}, this release reads {expected}; \
          name another directory or empty this one",
         path = path.display()
     )]
     Format {
+        /// What the directory is for.
+        kind: DirKind,
         /// The directory.
         path: PathBuf,
         /// Its format.
@@ -45,23 +53,29 @@ pub enum DiskError {
         /// The format of this release.
         expected: u32,
     },
-    /// The directory holds blocks.
+    /// The directory is one of ours, for something else.
     #[error(
-        "{path} holds blocks, one file each, of a cache node or of a mount of an earlier \
-         release; name another directory, or empty this one if no cache node uses it",
+        "{path} is a {found}, not a {wanted}; name another directory, or empty this one if \
+         nothing else uses it",
         path = path.display()
     )]
-    Blocks {
+    OtherKind {
         /// The directory.
         path: PathBuf,
+        /// What it is for.
+        found: DirKind,
+        /// What it was to be for.
+        wanted: DirKind,
     },
     /// The directory is somebody else's.
     #[error(
-        "{path} is not a cache directory and not empty ({entry:?} is in it); \
+        "{path} is not a {kind} and not empty ({entry:?} is in it); \
          name an empty or new directory",
         path = path.display()
     )]
     NotOurs {
+        /// What the directory was to be for.
+        kind: DirKind,
         /// The directory.
         path: PathBuf,
         /// Something that is in it.
@@ -86,7 +100,7 @@ impl DiskError {
             Self::InUse { .. } => ErrorKind::Busy,
             Self::OtherCluster { .. }
             | Self::Format { .. }
-            | Self::Blocks { .. }
+            | Self::OtherKind { .. }
             | Self::NotOurs { .. } => ErrorKind::Invalid,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -98,7 +112,8 @@ impl DiskError {
         }
     }
 
-    pub(super) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+    /// [`DiskError::Io`].
+    pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io {
             doing,
             path: path.to_owned(),

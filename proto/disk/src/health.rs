@@ -8,26 +8,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Whether writes are worth trying: after a failure they pause, longer with each further
 /// one, and then go on with whatever comes first.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub struct Health {
     failures: u32,
     paused_until: Option<Instant>,
 }
 
 impl Health {
     /// Whether a write may be tried at `now`.
-    pub(super) fn admits(&self, now: Instant) -> bool {
+    pub fn admits(&self, now: Instant) -> bool {
         self.paused_until.is_none_or(|until| now >= until)
     }
 
     /// A write went well; true if that is news.
-    pub(super) fn succeeded(&mut self) -> bool {
+    pub fn succeeded(&mut self) -> bool {
         let news = self.failures > 0;
         *self = Self::default();
         news
     }
 
     /// A write failed; true if that is news.
-    pub(super) fn failed(&mut self, now: Instant) -> bool {
+    pub fn failed(&mut self, now: Instant) -> bool {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         self.paused_until = Some(now + pause.min(LONGEST_PAUSE));
