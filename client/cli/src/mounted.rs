@@ -3,12 +3,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use millpond_fuse::control::{DIRECTORY, Stats};
+use millpond_fuse::control::{Config, DIRECTORY, Stats};
 use millpond_fuse::mountinfo::{self, MountEntry};
+use rustix::fs::OFlags;
 
 /// What the kernel lists as the source of a mount of ours, if it is one: what is behind
 /// `millpond:`, which is empty if nothing is.
@@ -55,6 +57,26 @@ impl OurMount {
         Ok(Some((Self { dir }, below)))
     }
 
+    /// The mount that `path` lies in and where in it, whether anything is there or not; a link
+    /// at its end is not followed.
+    ///
+    /// # Errors
+    /// Those of [`of`](Self::of).
+    pub(crate) fn of_name(path: &Path) -> io::Result<Option<(Self, PathBuf)>> {
+        let itself = Self::of(path)?;
+        if let Some((_, below)) = &itself
+            && below.as_os_str().is_empty()
+        {
+            return Ok(itself);
+        }
+        let absolute = std::path::absolute(path)?;
+        let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+            return Ok(itself);
+        };
+        let around = Self::of(parent)?;
+        Ok(around.map(|(mount, below)| (mount, below.join(name))))
+    }
+
     /// The mount that `path` lies in.
     ///
     /// # Errors
@@ -79,21 +101,52 @@ impl OurMount {
         self.read("stats")
     }
 
+    /// How it is set.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        self.read("config")
+    }
+
     /// Has it fetch the paths of `list`.
     pub(crate) fn prefetch(&self, list: &[u8]) -> anyhow::Result<()> {
-        let path = self.dir.join(DIRECTORY).join("prefetch");
+        self.write("prefetch", list)
+    }
+
+    /// Has it forget what it knows of `below`, and of all below that. Does not wait until it
+    /// did.
+    ///
+    /// # Errors
+    /// If the path has a line break, or the mount takes nothing.
+    pub(crate) fn refresh(&self, below: &Path, recursive: bool) -> anyhow::Result<()> {
+        let mut line = self.dir.join(below).into_os_string().into_vec();
+        while line.ends_with(b"/") {
+            line.pop();
+        }
+        if line.contains(&b'\n') {
+            bail!("a path with a line break cannot be named: name the directory above it");
+        }
+        if recursive {
+            line.push(b'/');
+        }
+        line.push(b'\n');
+        self.write("refresh", &line)
+    }
+
+    /// Writes `text` to the pipe `name`.
+    fn write(&self, name: &str, text: &[u8]) -> anyhow::Result<()> {
+        let path = self.dir.join(DIRECTORY).join(name);
         let no_reader = || {
             format!(
-                "the mount at {} takes no hints: it was made without CAP_SYS_ADMIN (run as root)",
+                "the mount at {} takes nothing: it was made without CAP_SYS_ADMIN (run as root), \
+                 or by an older millpond",
                 self.dir.display()
             )
         };
         // Without a reader the open fails at once instead of waiting for one.
         let mut options = OpenOptions::new();
         options.write(true).custom_flags(libc::O_NONBLOCK);
-        drop(options.open(&path).with_context(no_reader)?);
-        let mut pipe = OpenOptions::new().write(true).open(&path)?;
-        pipe.write_all(list)
+        let mut pipe = options.open(&path).with_context(no_reader)?;
+        rustix::fs::fcntl_setfl(&pipe, OFlags::empty())?;
+        pipe.write_all(text)
             .with_context(|| format!("cannot write to {}", path.display()))
     }
 

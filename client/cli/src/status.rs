@@ -1,4 +1,8 @@
-//! `millpond status`: the cluster at a glance.
+//! `millpond status`: the cluster, or a mount, at a glance.
+
+mod mount;
+
+use std::path::PathBuf;
 
 use comfy_table::Table;
 use millpond_net::control::NodeStatus;
@@ -9,12 +13,16 @@ use crate::connect::ClusterArgs;
 use crate::mounts::MountRow;
 use crate::output::{self, OutputArgs, human};
 
-/// Shows the cluster: epoch, leader, nodes with what they hold, mounts.
+/// Shows the cluster: epoch, leader, nodes with what they hold, mounts. With DIR: a mount of
+/// this host, how it is set and what works on it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millpond status
-  millpond status --coordinator 10.0.0.1:7000 -o json")]
+  millpond status --coordinator 10.0.0.1:7000 -o json
+  millpond status /mnt/data")]
 pub(crate) struct StatusArgs {
+    /// A mount of this host, or a path in it
+    dir: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
@@ -49,6 +57,9 @@ struct NodeRow {
 }
 
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<()> {
+    if let Some(dir) = &args.dir {
+        return mount::show(dir, args.output);
+    }
     let status = args.cluster.control()?.status().await?;
     let node_row = |member: &Member| {
         let node = status.nodes.iter().find(|n| n.node == member.id);

@@ -259,6 +259,48 @@ fn stats_info_and_prefetch_ask_the_mount() {
 }
 
 #[test]
+fn a_mount_of_one_store_is_refreshed() {
+    let Some(place) = Place::new("a_mount_of_one_store_is_refreshed") else {
+        return;
+    };
+    succeeds(&place.mount(&place.options(",metadata=immutable")));
+    let text = succeeds(&millpond(&["status"], &place.dir()));
+    assert!(text.contains("off: there is no cache directory"), "{text}");
+    assert!(text.contains("immutable"), "{text}");
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: refresh needs CAP_SYS_ADMIN");
+        return;
+    }
+    let file = place.dir().join("d/01");
+    let new = place.dir().join("d/new");
+    assert_eq!(fs::read(&file).unwrap().len(), 10_000);
+    assert_eq!(fs::read_dir(place.dir().join("d")).unwrap().count(), 20);
+    fs::write(place.store().join("d/01"), "changed").unwrap();
+    fs::write(place.store().join("d/new"), "new").unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().len(), 10_000);
+    wait_for("the mount to take changes", || {
+        let text = fs::read(place.dir().join(".millpond/config")).unwrap();
+        let config: Value = serde_json::from_slice(&text).unwrap();
+        config["takes_hints"] == true
+    });
+    let text = succeeds(&millpond(&["fs", "refresh"], &file));
+    assert!(text.contains("asks the store again"), "{text}");
+    wait_for("the change", || fs::read(&file).unwrap() == b"changed");
+    // Nothing was there when the mount looked last.
+    succeeds(&millpond(&["fs", "refresh"], &new));
+    wait_for("the new file", || fs::read(&new).is_ok_and(|b| b == b"new"));
+    fs::write(place.store().join("d/02"), "changed, too").unwrap();
+    let text = succeeds(&millpond(
+        &["fs", "refresh", "-r", "-o", "json"],
+        &place.dir(),
+    ));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["recursive"], true);
+    let file = place.dir().join("d/02");
+    wait_for("all of it", || fs::read(&file).unwrap() == b"changed, too");
+}
+
+#[test]
 fn what_is_on_no_mount_is_said_to_be_so() {
     let temp = tempfile::tempdir().unwrap();
     let output = millpond(&["stats"], temp.path());

@@ -6,6 +6,7 @@
 //! | `config` | file, 0444 | what it is and how it is set, as JSON ([`Config`]) |
 //! | `prefetch` | pipe, 0222 | takes paths that will be read, in order |
 //! | `record` | pipe, 0200 | takes `start NAME` or `stop` |
+//! | `refresh` | pipe, 0222 | takes paths that changed in their store |
 //! | `traces/NAME` | file, 0400 | what was opened between these, as a list for `prefetch` |
 //!
 //! - The directory is found by its name and never listed; whatever the store has there is
@@ -20,6 +21,7 @@
 mod config;
 mod inbox;
 mod place;
+mod refresh;
 mod snapshots;
 mod stats;
 
@@ -42,6 +44,7 @@ pub(crate) use inbox::{Inbox, serve};
 pub use place::DIRECTORY;
 use place::Place;
 pub(crate) use place::is_control;
+pub use refresh::RefreshStats;
 use snapshots::Snapshots;
 pub use stats::{OperationStats, Stats};
 
@@ -218,7 +221,7 @@ fn content(shared: &Shared, place: &Place) -> Result<Bytes, Errno> {
         Place::Stats => json(&Stats::of(shared, control.started.elapsed()))?,
         Place::Config => json(&Config::of(shared))?,
         Place::Trace(trace) => below(&trace.list, shared.inodes.lock().root()),
-        Place::Directory | Place::Traces | Place::Prefetch | Place::Record => {
+        Place::Directory | Place::Traces | Place::Prefetch | Place::Record | Place::Refresh => {
             return Err(Errno::EINVAL);
         }
     };

@@ -12,8 +12,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use fuser::{BackingId, InitFlags, KernelConfig};
 use millpond_client::Backing;
@@ -51,6 +51,8 @@ impl Passthrough {
 #[derive(Debug)]
 pub(crate) struct Passing {
     state: AtomicU8,
+    /// Why it was given up, once it was.
+    why: OnceLock<&'static str>,
     open: Mutex<OpenInodes<Passed>>,
 }
 
@@ -71,12 +73,23 @@ impl Passing {
         };
         Self {
             state: AtomicU8::new(state as u8),
+            why: OnceLock::new(),
             open: Mutex::new(OpenInodes::new()),
         }
     }
 
     pub(crate) fn state(&self) -> Passthrough {
         Passthrough::ALL[usize::from(self.state.load(Ordering::Relaxed))]
+    }
+
+    /// Why nothing is passed through, where that is so, on a mount that has a local disk tier or
+    /// not.
+    pub(crate) fn why_off(&self, has_tier: bool) -> &'static str {
+        match self.why.get() {
+            Some(why) => why,
+            None if has_tier => "it is switched off",
+            None => "there is no cache directory",
+        }
     }
 
     /// Asks the kernel whether it can, and says once how it stands.
@@ -145,6 +158,8 @@ impl Passing {
     }
 
     fn give_up(&self, state: Passthrough, why: &'static str) {
+        // The first reason is the one.
+        let _ = self.why.set(why);
         self.state.store(state as u8, Ordering::Relaxed);
         tracing::info!(
             why,

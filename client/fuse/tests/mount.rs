@@ -10,6 +10,10 @@
 mod caching;
 #[path = "mount/control.rs"]
 mod control;
+#[path = "mount/fio.rs"]
+mod fio;
+#[path = "mount/fsx.rs"]
+mod fsx;
 #[path = "mount/lifecycle.rs"]
 mod lifecycle;
 #[path = "mount/listing.rs"]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::passthrough::Passthrough;
 use crate::shared::Shared;
 
 /// The settings in effect. Options of stores are left out: some are secrets.
@@ -40,6 +41,10 @@ pub struct Config {
     pub cache_dir: Option<String>,
     /// Its bytes.
     pub cache_size: u64,
+    /// Whether the kernel reads files that are whole in `cache_dir` itself: `on` or `off`.
+    pub passthrough: String,
+    /// Why it is off; none if it is on.
+    pub passthrough_off_because: Option<String>,
     /// How long attributes are believed where a store's mount does not say it: strict, ttl or
     /// immutable.
     pub metadata_mode: String,
@@ -95,6 +100,7 @@ impl Config {
         let shown = &shared.control.options;
         let subtree = shared.inodes.lock().root().to_owned();
         let alone = client.coordinators.is_empty();
+        let passing = shared.passing.state();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             directory: shared.control.dir.display().to_string(),
@@ -118,6 +124,14 @@ impl Config {
                 .as_ref()
                 .map(|(dir, _)| dir.display().to_string()),
             cache_size: client.disk.as_ref().map_or(0, |(_, size)| *size),
+            passthrough: if passing == Passthrough::Available {
+                "on"
+            } else {
+                "off"
+            }
+            .to_owned(),
+            passthrough_off_because: (passing != Passthrough::Available)
+                .then(|| shared.passing.why_off(client.disk.is_some()).to_owned()),
             metadata_mode: client.metadata_mode.to_string(),
             metadata_ttl: seconds(shared.fs.metadata_ttl()),
             deadline: seconds(client.deadline),

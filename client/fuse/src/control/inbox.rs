@@ -31,17 +31,23 @@ use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 use super::place::{DIRECTORY, Place};
+use super::refresh::{self, RefreshCounts};
 use crate::mountinfo;
 use crate::shared::Shared;
 
 /// The longest command to `record`.
 const MAX_COMMAND: u64 = 4096;
 
+/// The most bytes of paths that `refresh` takes at once.
+const MAX_CHANGES: u64 = 1 << 20;
+
 /// The reading ends of the pipes, and the tasks that serve them.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     token: CancellationToken,
     open: AtomicBool,
+    /// What became of what was written to `refresh`.
+    pub(super) refreshed: RefreshCounts,
 }
 
 impl Inbox {
@@ -68,6 +74,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, device: (u32, u32)) {
         tokio::try_join!(
             lists(&shared, &tree),
             commands(&shared, &tree),
+            changes(&shared, &tree),
             gone(&shared.control.dir, device),
         )?;
         io::Result::Ok(())
@@ -136,6 +143,21 @@ async fn commands(shared: &Arc<Shared>, tree: &Arc<OwnedFd>) -> io::Result<()> {
                 _ => tracing::warn!(line, "record takes `start NAME` or `stop`"),
             }
         }
+    }
+}
+
+async fn changes(shared: &Arc<Shared>, tree: &Arc<OwnedFd>) -> io::Result<()> {
+    let mut pipe = open_pipe(tree, Place::Refresh).await?;
+    loop {
+        let (text, is_cut) = receive(&mut pipe, MAX_CHANGES).await?;
+        pipe = open_pipe(tree, Place::Refresh).await?;
+        if is_cut {
+            tracing::warn!(
+                limit = MAX_CHANGES,
+                "the end of what was written to refresh was left out: name a directory above"
+            );
+        }
+        refresh::take(shared, &text).await;
     }
 }
 

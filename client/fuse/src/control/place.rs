@@ -25,23 +25,31 @@ pub(super) enum Place {
     Config,
     Prefetch,
     Record,
+    Refresh,
     Traces,
     Trace(Trace),
 }
 
 impl Place {
     /// What the directory itself holds.
-    pub(super) const CHILDREN: [Self; 5] = [
+    pub(super) const CHILDREN: [Self; 6] = [
         Self::Stats,
         Self::Config,
         Self::Prefetch,
         Self::Record,
+        Self::Refresh,
         Self::Traces,
     ];
 
     /// The thing with the number `ino`, of those that keep theirs.
     pub(super) fn fixed(ino: u64) -> Option<Self> {
-        let all = [Self::Directory, Self::Prefetch, Self::Record, Self::Traces];
+        let all = [
+            Self::Directory,
+            Self::Prefetch,
+            Self::Record,
+            Self::Refresh,
+            Self::Traces,
+        ];
         all.into_iter().find(|place| place.number() == ino)
     }
 
@@ -60,6 +68,7 @@ impl Place {
             Self::Record => BIT | 5,
             Self::Traces => BIT | 6,
             Self::Trace(_) => BIT | 7,
+            Self::Refresh => BIT | 8,
         }
     }
 
@@ -70,6 +79,7 @@ impl Place {
             Self::Config => "config",
             Self::Prefetch => "prefetch",
             Self::Record => "record",
+            Self::Refresh => "refresh",
             Self::Traces => "traces",
             Self::Trace(trace) => &trace.name,
         }
@@ -78,18 +88,18 @@ impl Place {
     pub(super) const fn kind(&self) -> FileType {
         match self {
             Self::Directory | Self::Traces => FileType::Directory,
-            Self::Prefetch | Self::Record => FileType::NamedPipe,
+            Self::Prefetch | Self::Record | Self::Refresh => FileType::NamedPipe,
             Self::Stats | Self::Config | Self::Trace(_) => FileType::RegularFile,
         }
     }
 
-    /// What was opened by others is for the owner of the mount; hints are for everyone who
-    /// may use it.
+    /// What was opened by others is for the owner of the mount; hints and changes are for
+    /// everyone who may use it.
     pub(super) const fn mode(&self) -> u16 {
         match self {
             Self::Directory => 0o555,
             Self::Stats | Self::Config => 0o444,
-            Self::Prefetch => 0o222,
+            Self::Prefetch | Self::Refresh => 0o222,
             Self::Record => 0o200,
             Self::Traces => 0o500,
             Self::Trace(_) => 0o400,
@@ -109,7 +119,7 @@ mod tests {
                 .iter()
                 .collect::<std::collections::BTreeSet<_>>()
                 .len(),
-            5
+            Place::CHILDREN.len()
         );
         for place in Place::CHILDREN {
             assert!(is_control(INodeNo(place.number())));

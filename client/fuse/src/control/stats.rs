@@ -6,6 +6,7 @@ use std::time::Duration;
 use millpond_client::ClientStats;
 use serde::{Deserialize, Serialize};
 
+use super::refresh::RefreshStats;
 use crate::latency::LatencyCounts;
 use crate::shared::Shared;
 
@@ -34,6 +35,8 @@ pub struct Stats {
     pub resident_bytes: u64,
     /// What the client library counts: sources of bytes, prefetching, memory for data.
     pub client: ClientStats,
+    /// What was written to `refresh`.
+    pub refreshed: RefreshStats,
     /// Requests by kind.
     pub operations: BTreeMap<String, OperationStats>,
 }
@@ -70,6 +73,7 @@ impl Stats {
             open_directories: shared.dirs.len() as u64,
             resident_bytes: resident().unwrap_or_default(),
             client,
+            refreshed: shared.control.inbox.refreshed.stats(),
             operations: shared.metrics.operations(),
         }
     }

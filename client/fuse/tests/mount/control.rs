@@ -59,7 +59,7 @@ fn the_directory_is_found_and_not_listed() {
     };
     assert_eq!(names(rig.dir()), ["f"]);
     let inside = rig.path(".millpond");
-    let all = ["config", "prefetch", "record", "stats", "traces"];
+    let all = ["config", "prefetch", "record", "refresh", "stats", "traces"];
     assert_eq!(names(&inside), all);
     assert_eq!(names(&inside.join("traces")), [] as [&str; 0]);
     assert!(inside.is_dir());
@@ -130,6 +130,9 @@ fn the_configuration_is_that_in_effect() {
         (64 << 20, "0600")
     );
     assert_eq!(config.mounts[0].ufs, uri);
+    assert_eq!(config.passthrough, "off");
+    let why = config.passthrough_off_because.unwrap();
+    assert_eq!(why, "there is no cache directory");
     assert_eq!(std::fs::read(rig.path("f")).unwrap(), b"content");
 }
 
@@ -184,6 +187,48 @@ fn what_was_opened_is_recorded_and_can_be_replayed() {
         .status();
     assert!(replay.unwrap().success());
     wait_for("the replay", || rig.fs.stats().prefetch.entries == 3);
+}
+
+#[test]
+fn what_changed_behind_the_mount_is_seen_once_it_is_written_to_the_pipe() {
+    let (store, uri) = memory();
+    for path in ["sub/d/f", "sub/d/e/g", "sub/h"] {
+        store.put(path, "old");
+    }
+    let immutable = [("metadata".to_owned(), "immutable".to_owned())].into();
+    let adjust = |options: &mut millpond_fuse::MountOptions| options.subtree = "/sub".to_owned();
+    let Some(rig) = Rig::with(&uri, immutable, adjust) else {
+        return;
+    };
+    if !takes_hints(&rig) {
+        return;
+    }
+    let read = |path: &str| read_to_string(rig.path(path)).unwrap();
+    let all = ["d/f", "d/e/g", "h"];
+    assert_eq!(all.map(read), ["old", "old", "old"]);
+    for path in ["sub/d/f", "sub/d/e/g", "sub/h"] {
+        store.put(path, "newer");
+    }
+    assert_eq!(all.map(read), ["old", "old", "old"]);
+    let refresh = |text: &str| {
+        let before = stats(&rig).refreshed.paths;
+        std::fs::write(control(&rig, "refresh"), text).unwrap();
+        let lines = text.lines().count() as u64;
+        wait_for("the paths", || {
+            stats(&rig).refreshed.paths == before + lines
+        });
+    };
+    refresh("d/f\n");
+    wait_for("the file", || read("d/f") == "newer");
+    assert_eq!([read("d/e/g"), read("h")], ["old", "old"]);
+    refresh(&format!("{}/\n../h\n", rig.path("d").display()));
+    wait_for("all below", || read("d/e/g") == "newer");
+    assert_eq!(
+        (read("h").as_str(), stats(&rig).refreshed.bad_lines),
+        ("old", 1)
+    );
+    refresh("/\n");
+    wait_for("everything", || read("h") == "newer");
 }
 
 /// Also where the kernel opens files by itself.

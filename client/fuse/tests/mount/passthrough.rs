@@ -64,6 +64,8 @@ fn a_whole_file_is_read_without_asking_us() {
     let Some((rig, _cache)) = rig(&uri) else {
         return;
     };
+    let config = std::fs::read_to_string(rig.path(".millpond/config")).unwrap();
+    assert!(config.contains(r#""passthrough": "on""#), "{config}");
     for size in sizes {
         let data = pattern(size as u64, size);
         let path = rig.path(&format!("f{size}"));
