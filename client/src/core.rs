@@ -135,6 +135,10 @@ impl Core {
             peers.retain(&routing.view);
         }
         self.snapshot.store(Arc::new(before.next(routing)));
+        if let Some(peers) = &self.peers {
+            let around = peers.gone_round().len() as i64;
+            self.metrics.nodes_gone_round.set(around);
+        }
     }
 }
 

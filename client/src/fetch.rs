@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `flying` | what is on its way: each byte is fetched once |
 //! | `race` | the sources of one range: owner, next replica, UFS |
+//! | `way` | which of them is asked first |
 //! | `ufs`, `run` | requests to the UFS; one request for many pieces |
 
 pub(crate) mod flying;
 mod race;
 mod run;
 mod ufs;
+mod way;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use crate::pace::Pace;
 use crate::pieces::Piece;
 use crate::readahead::PAGE;
 use crate::sources::Origin;
-use flying::{Plan, Ticket};
+use flying::{Plan, Planner, Ticket};
 use run::Run;
 
 /// How a fetch ended.
@@ -134,7 +136,11 @@ impl Core {
             lone: how.lone && !whole,
             ..how
         };
-        let plan = self.flying.plan(piece.id, || {
+        let by = Planner {
+            holder: how.holder,
+            ahead: false,
+        };
+        let plan = self.flying.plan(piece.id, by, || {
             if how.lone {
                 self.memory.look(piece, widened)
             } else {
@@ -186,6 +192,10 @@ impl Core {
         how: How,
     ) -> u64 {
         let len = range.end - range.start;
+        let by = Planner {
+            holder: how.holder,
+            ahead: true,
+        };
         let direct = self.reads_directly();
         let grain = self.grain(file, direct);
         let mut run: Vec<(Part, Ticket)> = Vec::new();
@@ -203,7 +213,7 @@ impl Core {
                 continue;
             }
             let look = || self.memory.look_exactly(&piece.id, wanted.clone());
-            for ticket in self.flying.plan(piece.id, look).tickets {
+            for ticket in self.flying.plan(piece.id, by, look).tickets {
                 let range = ticket.range();
                 let part = Part { piece, range };
                 if !direct {
@@ -272,10 +282,15 @@ impl Core {
         let range = ticket.range();
         let part = Part { piece, range };
         self.tasks.start(async move {
-            let landed = bring(&core, &file, part, how, room.is_some()).await;
+            bring_for(&core, &file, part, ticket, how, room.is_some()).await;
             drop(room);
-            ticket.land(landed);
         });
+    }
+
+    /// Stops fetching what only these streams were going to read.
+    pub(crate) fn recall(&self, streams: &[Holder]) {
+        let bytes = self.flying.recall(streams);
+        self.metrics.recalled_bytes.inc_by(bytes);
     }
 
     /// Whether data comes from the UFS itself, as there is no node to ask.
@@ -347,6 +362,22 @@ const SMALL_FILE: u64 = 256 << 10;
 
 /// What the disk tier keeps, if it keeps any of it.
 const DISK_PAGE: u32 = 64 << 10;
+
+/// Brings what `ticket` is for and lands it, unless it is recalled before.
+async fn bring_for(
+    core: &Arc<Core>,
+    file: &Arc<OpenFile>,
+    part: Part,
+    ticket: Ticket,
+    how: How,
+    ahead: bool,
+) {
+    let landed = tokio::select! {
+        landed = bring(core, file, part, how, ahead) => landed,
+        () = ticket.recalled() => return,
+    };
+    ticket.land(landed);
+}
 
 /// Brings `part` from the disk tier or the sources, and puts it into memory. `ahead` says that
 /// there is room for it already.

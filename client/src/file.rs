@@ -269,8 +269,12 @@ const fn part(span: PieceSpan) -> Part {
 
 impl Drop for FileHandle {
     fn drop(&mut self) {
-        for stream in self.streams.get_mut().serials() {
-            self.core.memory.release(Holder(stream));
+        let streams: Vec<Holder> = self.streams.get_mut().serials().map(Holder).collect();
+        for stream in &streams {
+            self.core.memory.release(*stream);
+        }
+        if !streams.is_empty() {
+            self.core.recall(&streams);
         }
     }
 }

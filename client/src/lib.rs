@@ -29,6 +29,7 @@ mod budget;
 mod config;
 mod connect;
 mod core;
+mod detour;
 mod disk;
 mod error;
 mod fetch;

@@ -28,8 +28,12 @@ pub(crate) struct ClientMetrics {
     pub(crate) peer_read_bytes: Counter,
     /// Bytes fetched before they were asked for.
     pub(crate) readahead_bytes: Counter,
+    /// Of these, bytes whose readers went away before they came.
+    pub(crate) recalled_bytes: Counter,
     /// Bytes of pieces in memory.
     pub(crate) cached_bytes: Gauge,
+    /// Nodes that are gone round because the UFS is faster.
+    pub(crate) nodes_gone_round: Gauge,
     metadata: Family<MetadataLabel, Counter>,
     /// The local disk tier's own.
     pub(crate) disk: DiskMetrics,
@@ -96,6 +100,10 @@ pub(crate) enum Fallback {
     Hung,
     /// The node lives but takes too long.
     Slow,
+    /// The node is gone round because the UFS is faster lately.
+    Slower,
+    /// The UFS is measured in place of a node that may be slower.
+    Sampled,
     /// The node has too much to do.
     Busy,
     /// The data did not match its checksums.
@@ -172,6 +180,10 @@ impl ClientMetrics {
             "readahead_bytes",
             "Bytes fetched before they were asked for",
         );
+        let recalled_bytes = counter(
+            "readahead_recalled_bytes",
+            "Bytes not fetched ahead after all, as their readers went away",
+        );
         let metadata_retries = counter(
             "metadata_retries",
             "Questions for attributes or listings that failed and were repeated",
@@ -182,6 +194,12 @@ impl ClientMetrics {
             "Bytes of file data in the local memory tier",
             cached_bytes.clone(),
         );
+        let nodes_gone_round = Gauge::<i64>::default();
+        registry.register(
+            "nodes_gone_round",
+            "Cache nodes that are gone round because the UFS is faster lately",
+            nodes_gone_round.clone(),
+        );
         Self {
             read_bytes: ByOrigin::of(|label| read_bytes.get_or_create(label).clone()),
             fetch_duration: ByOrigin::of(|label| fetch_duration.get_or_create(label).clone()),
@@ -191,7 +209,9 @@ impl ClientMetrics {
             ufs_read_bytes,
             peer_read_bytes,
             readahead_bytes,
+            recalled_bytes,
             cached_bytes,
+            nodes_gone_round,
             metadata,
             disk,
             metadata_retries,
@@ -258,6 +278,8 @@ impl Fallback {
             Self::Timeout => "timeout",
             Self::Hung => "hung",
             Self::Slow => "slow",
+            Self::Slower => "slower",
+            Self::Sampled => "sampled",
             Self::Busy => "busy",
             Self::Corrupt => "corrupt",
             Self::Refused => "refused",

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::detour::Delivery;
+
 /// The measure of one source, of all readers together.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -22,6 +24,8 @@ pub(crate) struct Pace {
     /// The best of the latest rates of all requests together.
     rate: Best,
     round: Option<Round>,
+    /// What its latest answers cost.
+    pub(crate) delivery: Delivery,
 }
 
 /// What came since when.
@@ -77,6 +81,7 @@ impl Pace {
             stream: Best::new(),
             rate: Best::new(),
             round: None,
+            delivery: Delivery::new(),
         }
     }
 

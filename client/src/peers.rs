@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use millpond_net::block_client::{BlockClient, Peer};
 use millpond_net::control::ViewWatch;
 use millpond_proto::{ClusterView, Epoch, NodeId};
 use parking_lot::Mutex;
+
+use crate::detour::Detours;
 
 /// No node is suspected earlier than this.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
@@ -35,6 +39,8 @@ pub(crate) struct Peers {
     recent: Mutex<HashMap<NodeId, Recent>>,
     /// Nodes that gave no sign of life, and when; until they answer.
     silent: Mutex<HashMap<NodeId, Instant>>,
+    /// Nodes that are slower than the UFS.
+    pub(crate) detours: Mutex<Detours>,
 }
 
 impl Peers {
@@ -44,6 +50,7 @@ impl Peers {
             watch,
             recent: Mutex::default(),
             silent: Mutex::default(),
+            detours: Mutex::default(),
         }
     }
 
@@ -61,6 +68,20 @@ impl Peers {
     pub(crate) fn answered(&self, node: NodeId, took: Duration) {
         self.recent.lock().entry(node).or_default().add(took);
         self.silent.lock().remove(&node);
+    }
+
+    /// Takes note of a request that begins.
+    pub(crate) fn begin(&self, node: NodeId) -> UnderWay {
+        let all = Arc::clone(&self.recent.lock().entry(node).or_default().under_way);
+        let before = all.fetch_add(1, Ordering::Relaxed);
+        UnderWay { all, before }
+    }
+
+    /// How many requests are under way to `node`.
+    pub(crate) fn load(&self, node: NodeId) -> u32 {
+        let recent = self.recent.lock();
+        let load = |r: &Recent| r.under_way.load(Ordering::Relaxed);
+        recent.get(&node).map_or(0, load)
     }
 
     /// Takes note that `node` gave no sign of life when it was asked for one.
@@ -86,6 +107,11 @@ impl Peers {
         (self.p95(peer.id) * 4).clamp(LEAST_SLOW, MOST_SLOW)
     }
 
+    /// The nodes that are gone round because the UFS is faster.
+    pub(crate) fn gone_round(&self) -> Vec<NodeId> {
+        self.detours.lock().around()
+    }
+
     fn p95(&self, node: NodeId) -> Duration {
         self.recent
             .lock()
@@ -99,6 +125,8 @@ impl Peers {
         self.client.retain(serves);
         self.recent.lock().retain(|id, _| serves(*id));
         self.silent.lock().retain(|id, _| serves(*id));
+        let is_mounted = |mount| view.mounts.by_id(mount).is_some();
+        self.detours.lock().retain(serves, is_mounted);
     }
 
     /// Ends following the coordinators, whose going away is no news any more.
@@ -125,6 +153,28 @@ impl fmt::Debug for Peers {
 struct Recent {
     micros: Vec<u32>,
     next: usize,
+    /// Requests for data that are under way.
+    under_way: Arc<AtomicU32>,
+}
+
+/// A request that is under way to a node, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    all: Arc<AtomicU32>,
+    before: u32,
+}
+
+impl UnderWay {
+    /// How many were under way at a time, this one included, from its start until now.
+    pub(crate) fn load(&self) -> u32 {
+        (self.before + 1).midpoint(self.all.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Recent {

@@ -1,8 +1,10 @@
 //! What a client counts, in one value.
 
+use millpond_proto::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
+use crate::peers::Peers;
 use crate::prefetch::PrefetchProgress;
 use crate::sources::SourceBytes;
 
@@ -22,6 +24,8 @@ pub struct ClientStats {
     pub hedges: u64,
     /// Rounds of all sources that failed and were repeated.
     pub retries: u64,
+    /// Cache nodes that are gone round now because the UFS is faster.
+    pub gone_round: Vec<NodeId>,
     /// Bytes of file data in memory now.
     pub cached_bytes: u64,
     /// Bytes that the memory tier can hold.
@@ -40,6 +44,11 @@ impl Core {
             readahead_bytes: self.metrics.readahead_bytes.get(),
             hedges: self.metrics.hedges.get(),
             retries: self.metrics.retries.get(),
+            gone_round: self
+                .peers
+                .as_ref()
+                .map(Peers::gone_round)
+                .unwrap_or_default(),
             cached_bytes: self.memory.live_bytes(),
             cache_capacity: self.memory.capacity(),
             prefetch: self.prefetch.progress(),

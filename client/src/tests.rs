@@ -10,6 +10,8 @@ mod namespace;
 mod node;
 mod owners;
 mod prefetch;
+mod recall;
+mod slower;
 mod standalone;
 
 use std::collections::BTreeMap;

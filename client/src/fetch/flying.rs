@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, SetOnce};
 
 use super::Fetched;
-use crate::memory::{Extent, Look};
+use crate::memory::{Extent, Holder, Look};
 use crate::pieces::PieceId;
 
 /// The ranges on their way.
@@ -16,14 +16,30 @@ use crate::pieces::PieceId;
 /// Invariant: those of one piece do not overlap.
 #[derive(Debug, Default)]
 pub(crate) struct Flying {
-    pieces: Mutex<HashMap<PieceId, Vec<Arc<Flight>>>>,
+    pieces: Mutex<HashMap<PieceId, Vec<UnderWay>>>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    flight: Arc<Flight>,
+    /// The stream that it is fetched ahead of, as long as nobody else needs it.
+    only_for: Option<Holder>,
+}
+
+/// Who plans.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Planner {
+    /// The stream that the range is for.
+    pub(crate) holder: Option<Holder>,
+    /// Whether nobody waits for it yet.
+    pub(crate) ahead: bool,
 }
 
 /// One range on its way.
 #[derive(Debug)]
 pub(crate) struct Flight {
     range: Range<u32>,
-    /// None if the task that was to bring it was stopped.
+    /// None if the task that was to bring it was stopped, or is to stop.
     outcome: SetOnce<Option<Fetched>>,
     wanted: Notify,
 }
@@ -49,9 +65,14 @@ pub(crate) struct Plan {
 }
 
 impl Flying {
-    /// Plans for a range of `piece`. `look` says what of it is in memory; it is called such
+    /// Plans for a range of `piece`, for `by`. `look` says what of it is in memory; it is called such
     /// that what lands meanwhile is seen there or here.
-    pub(crate) fn plan(self: &Arc<Self>, piece: PieceId, look: impl FnOnce() -> Look) -> Plan {
+    pub(crate) fn plan(
+        self: &Arc<Self>,
+        piece: PieceId,
+        by: Planner,
+        look: impl FnOnce() -> Look,
+    ) -> Plan {
         let mut pieces = self.pieces.lock();
         let Look { here, gaps } = look();
         let mut plan = Plan {
@@ -67,19 +88,23 @@ impl Flying {
         for gap in gaps {
             let mut at = gap.start;
             while at < gap.end {
-                let over = under_way.iter().find(|f| f.range.contains(&at));
-                if let Some(flight) = over {
-                    at = flight.range.end;
+                let over = under_way.iter().find(|u| u.flight.range.contains(&at));
+                if let Some(over) = over {
+                    at = over.flight.range.end;
                     continue;
                 }
-                let later = under_way.iter().map(|f| f.range.start).filter(|s| *s > at);
+                let starts = under_way.iter().map(|u| u.flight.range.start);
+                let later = starts.filter(|s| *s > at);
                 let end = later.min().unwrap_or(gap.end).min(gap.end);
                 let flight = Arc::new(Flight {
                     range: at..end,
                     outcome: SetOnce::new(),
                     wanted: Notify::new(),
                 });
-                under_way.push(Arc::clone(&flight));
+                under_way.push(UnderWay {
+                    flight: Arc::clone(&flight),
+                    only_for: by.holder.filter(|_| by.ahead),
+                });
                 plan.tickets.push(Ticket {
                     flying: Arc::clone(self),
                     piece,
@@ -87,9 +112,14 @@ impl Flying {
                 });
                 at = end;
             }
-            let needed = |f: &&Arc<Flight>| f.range.start < gap.end && gap.start < f.range.end;
-            let joined = under_way[..known].iter().filter(needed);
-            plan.flights.extend(joined.map(Arc::clone));
+            for joined in under_way[..known].iter_mut().filter(|u| u.overlaps(&gap)) {
+                // What a stream's own reader waits for is recalled with the rest of it: the
+                // reader is gone by then.
+                if joined.only_for != by.holder {
+                    joined.only_for = None;
+                }
+                plan.flights.push(Arc::clone(&joined.flight));
+            }
         }
         let own = plan.tickets.iter().map(|t| Arc::clone(&t.flight));
         plan.flights.extend(own.collect::<Vec<_>>());
@@ -100,14 +130,38 @@ impl Flying {
     pub(crate) fn find(&self, piece: &PieceId, range: &Range<u32>) -> Vec<Arc<Flight>> {
         let pieces = self.pieces.lock();
         let under_way = pieces.get(piece).into_iter().flatten();
-        let overlapping = |f: &&Arc<Flight>| f.range.start < range.end && range.start < f.range.end;
-        under_way.filter(overlapping).map(Arc::clone).collect()
+        let overlapping = under_way.filter(|u| u.overlaps(range));
+        overlapping.map(|u| Arc::clone(&u.flight)).collect()
+    }
+
+    /// Has nobody bring any more what is on its way for these streams alone: their readers
+    /// are gone. Says how many bytes that are.
+    pub(crate) fn recall(&self, holders: &[Holder]) -> u64 {
+        let mut recalled = Vec::new();
+        self.pieces.lock().retain(|_, under_way| {
+            let is_useless = |u: &UnderWay| u.only_for.is_some_and(|h| holders.contains(&h));
+            let useless = under_way.iter().filter(|u| is_useless(u));
+            recalled.extend(useless.map(|u| Arc::clone(&u.flight)));
+            under_way.retain(|u| !is_useless(u));
+            !under_way.is_empty()
+        });
+        for flight in &recalled {
+            let _ = flight.outcome.set(None);
+        }
+        let len = |f: &Arc<Flight>| u64::from(f.range.end - f.range.start);
+        recalled.iter().map(len).sum()
     }
 
     /// How many ranges are under way.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.pieces.lock().values().map(Vec::len).sum()
+    }
+}
+
+impl UnderWay {
+    fn overlaps(&self, range: &Range<u32>) -> bool {
+        self.flight.range.start < range.end && range.start < self.flight.range.end
     }
 }
 
@@ -139,6 +193,23 @@ impl Ticket {
         self.flight.wanted.notified().await;
     }
 
+    /// What is under way.
+    pub(crate) fn flight(&self) -> Arc<Flight> {
+        Arc::clone(&self.flight)
+    }
+
+    /// Ends when nobody needs the range any more; not if it lands.
+    pub(crate) async fn recalled(&self) {
+        if self.flight.settled().await.is_some() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether nobody needs it any more.
+    pub(crate) fn is_recalled(&self) -> bool {
+        matches!(self.flight.outcome.get(), Some(None))
+    }
+
     /// Tells all who wait how it went. The range must be in memory by now, if it came.
     pub(crate) fn land(self, fetched: Fetched) {
         self.leave();
@@ -149,7 +220,7 @@ impl Ticket {
     fn leave(&self) {
         let mut pieces = self.flying.pieces.lock();
         if let Some(under_way) = pieces.get_mut(&self.piece) {
-            under_way.retain(|f| !Arc::ptr_eq(f, &self.flight));
+            under_way.retain(|u| !Arc::ptr_eq(&u.flight, &self.flight));
             if under_way.is_empty() {
                 pieces.remove(&self.piece);
             }
@@ -181,10 +252,53 @@ mod tests {
         index: 0,
     };
 
+    const READER: Planner = Planner {
+        holder: None,
+        ahead: false,
+    };
+
+    const fn ahead(stream: u64) -> Planner {
+        Planner {
+            holder: Some(Holder(stream)),
+            ahead: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_for_one_stream_alone_is_recalled_with_it() {
+        let (flying, memory) = (Arc::new(Flying::default()), LocalMemory::new(1 << 20));
+        let plan = |by, range| flying.plan(PIECE, by, || memory.look_exactly(&PIECE, range));
+        let own = plan(ahead(1), 0..10);
+        let shared = plan(ahead(1), 10..20);
+        let waited = plan(ahead(1), 20..30);
+        let demand = plan(
+            Planner {
+                ahead: false,
+                ..ahead(1)
+            },
+            30..40,
+        );
+        assert!(plan(ahead(2), 10..12).tickets.is_empty());
+        assert!(plan(READER, 29..30).tickets.is_empty());
+        // Its own reader was there too, and went.
+        assert!(plan(ahead(1), 0..40).tickets.is_empty());
+        assert_eq!(flying.recall(&[Holder(2)]), 0);
+        assert_eq!(flying.recall(&[Holder(1)]), 10);
+        assert!(own.tickets[0].is_recalled());
+        own.tickets[0].recalled().await;
+        for kept in [&shared, &waited, &demand] {
+            assert!(!kept.tickets[0].is_recalled());
+        }
+        assert_eq!(flying.count(), 3);
+        assert_eq!(plan(READER, 0..10).tickets.len(), 1, "it starts anew");
+        drop(own);
+        assert_eq!(flying.count(), 3);
+    }
+
     #[tokio::test]
     async fn a_ticket_that_is_dropped_tells_those_who_wait() {
         let (flying, memory) = (Arc::new(Flying::default()), LocalMemory::new(1 << 20));
-        let plan = || flying.plan(PIECE, || memory.look_exactly(&PIECE, 0..10));
+        let plan = || flying.plan(PIECE, READER, || memory.look_exactly(&PIECE, 0..10));
         let first = plan();
         let second = plan();
         assert!(second.tickets.is_empty());
@@ -206,7 +320,8 @@ mod tests {
             let mut tickets: Vec<Ticket> = Vec::new();
             for (start, len, landing) in asks {
                 let range = start..start + len;
-                let plan = flying.plan(PIECE, || memory.look_exactly(&PIECE, range.clone()));
+                let look = || memory.look_exactly(&PIECE, range.clone());
+                let plan = flying.plan(PIECE, READER, look);
                 for at in range {
                     let here = plan.here.iter().any(|e| e.range().contains(&at));
                     let coming = plan.flights.iter().filter(|f| f.range.contains(&at)).count();

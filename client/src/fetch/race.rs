@@ -10,6 +10,9 @@
 //! that fills a block from a slow UFS does so for all clients, and asking the UFS again for
 //! the same bytes would only make it slower. One that does not live is given up; one that
 //! lives and is very late is joined by the UFS itself.
+//!
+//! An owner that is slower than the UFS, request for request, comes after it: see
+//! [`Detours`](crate::detour::Detours).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,9 +28,11 @@ use millpond_proto::wire::frame::{BlockSource, Op, Request, Tier};
 use millpond_proto::{Epoch, ErrorKind, NodeId};
 use tokio::time::{Instant, sleep_until};
 
+use super::way::Way;
 use super::{How, OpenFile, Part, ufs};
 use crate::budget::Permit;
 use crate::core::Core;
+use crate::detour::Choice;
 use crate::error::ClientError;
 use crate::metrics::Fallback;
 use crate::peers::Peers;
@@ -53,14 +58,22 @@ pub(super) async fn run(
 ) -> Result<(Bytes, Origin), ClientError> {
     let snapshot = core.snapshot();
     let mut sources = VecDeque::new();
+    let mut way = None;
     if let Some(peers) = &core.peers {
         if snapshot.has_no_nodes() {
             core.metrics.count_fallback(Fallback::NoNodes);
         }
         let owners = snapshot.owners(&part.block());
+        let choose = |owner: &Peer| Way::choose(core, peers, file, part, owner.id);
+        way = owners.first().map(choose);
         sources.extend(owners.into_iter().map(|peer| Source::Node(peers, peer)));
     }
-    sources.push_back(Source::Ufs);
+    let nodes_first = match way.as_ref().map_or(Choice::Node, Way::choice) {
+        Choice::Node => sources.len(),
+        Choice::Trial { .. } => 1,
+        Choice::Around { .. } | Choice::Sample { .. } => 0,
+    };
+    sources.insert(nodes_first, Source::Ufs);
     let race = Race {
         core,
         file,
@@ -69,8 +82,11 @@ pub(super) async fn run(
         deadline,
         snapshot,
         sources,
+        way,
         running: FuturesUnordered::new(),
         asked: 0,
+        owner: Owner::Idle,
+        ufs_runs: false,
         transfers: 0,
         alarm: None,
         verdict: None,
@@ -89,15 +105,38 @@ enum Event<'a> {
     Node(NodeEnd<'a>),
     Ufs(Result<Bytes, ClientError>),
     /// Whether the node of the transfer under way lives.
-    Lives(&'a Peers, Peer, bool),
+    Lives(&'a Peers, Peer, Sign),
+}
+
+/// What a node says when it is asked whether it lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// It holds the block.
+    Holds,
+    Lives,
+    None,
+}
+
+/// What the owner, which is the first node, is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// It was not asked, or its answer came.
+    Idle,
+    Asked,
+    /// It is asked for what it holds.
+    Holds,
 }
 
 struct NodeEnd<'a> {
     peers: &'a Peers,
     node: NodeId,
+    /// Only asked for what it held.
+    peeked: bool,
     /// Until the head of the answer.
     first: Duration,
     took: Duration,
+    /// Requests that were under way to it, this one included.
+    load: u32,
     result: Result<(Bytes, Tier, Epoch), NetError>,
 }
 
@@ -108,13 +147,15 @@ enum Alarm<'a> {
     /// It did not say so.
     GiveUp(Instant, &'a Peers, NodeId),
     /// It lives and is still late.
-    Join(Instant),
+    Join(Instant, Fallback),
+    /// The UFS, which was asked in place of a node, is late.
+    Turn(Instant, Duration),
 }
 
 impl Alarm<'_> {
     const fn at(&self) -> Instant {
         match self {
-            Self::Ask(at, ..) | Self::GiveUp(at, ..) | Self::Join(at) => *at,
+            Self::Ask(at, ..) | Self::GiveUp(at, ..) | Self::Join(at, _) | Self::Turn(at, _) => *at,
         }
     }
 }
@@ -128,9 +169,13 @@ struct Race<'a> {
     snapshot: Arc<Snapshot>,
     /// Those not asked yet.
     sources: VecDeque<Source<'a>>,
+    /// None if there is no owner.
+    way: Option<Way<'a>>,
     running: FuturesUnordered<BoxFuture<'a, Event<'a>>>,
     /// Nodes that were asked.
     asked: u32,
+    owner: Owner,
+    ufs_runs: bool,
     /// How many of `running` may bring the range.
     transfers: usize,
     alarm: Option<Alarm<'a>>,
@@ -155,9 +200,14 @@ impl<'a> Race<'a> {
                             return Ok(fetched);
                         }
                     }
-                    Event::Ufs(Ok(data)) => return Ok((data, Origin::Ufs)),
+                    Event::Ufs(Ok(data)) => {
+                        if let Some(way) = &self.way && self.owner != Owner::Idle {
+                            way.node_overtaken(self.owner == Owner::Holds);
+                        }
+                        return Ok((data, Origin::Ufs));
+                    }
                     Event::Ufs(Err(error)) => self.ufs_failed(error),
-                    Event::Lives(peers, peer, lives) => self.answered(peers, &peer, lives),
+                    Event::Lives(peers, peer, sign) => self.answered(peers, &peer, sign),
                 },
                 () = sleep_until(alarm.unwrap_or(self.deadline)), if alarm.is_some() => {
                     self.ring_alarm();
@@ -174,23 +224,38 @@ impl<'a> Race<'a> {
         match self.sources.pop_front() {
             Some(Source::Node(peers, peer)) => {
                 let now = Instant::now();
-                self.alarm = Some(if peers.is_suspect(peer.id) {
-                    Alarm::Join(now + PROBATION)
-                } else {
-                    Alarm::Ask(now + peers.patience(&peer), peers, peer.clone())
+                self.alarm = Some(match self.choice() {
+                    Choice::Trial { patience } if self.asked == 0 => {
+                        Alarm::Join(now + patience, Fallback::Slower)
+                    }
+                    _ if peers.is_suspect(peer.id) => Alarm::Join(now + PROBATION, Fallback::Slow),
+                    _ => Alarm::Ask(now + peers.patience(&peer), peers, peer.clone()),
                 });
                 self.transfers += 1;
                 self.running
                     .push(Box::pin(self.read_from_node(peers, peer)));
+                if self.asked == 0 {
+                    self.owner = Owner::Asked;
+                }
                 self.asked += 1;
             }
             Some(Source::Ufs) => {
-                self.alarm = None;
+                self.alarm = match self.choice() {
+                    Choice::Around { patience } | Choice::Sample { patience } => {
+                        Some(Alarm::Turn(Instant::now() + patience, patience))
+                    }
+                    Choice::Node | Choice::Trial { .. } => None,
+                };
                 self.transfers += 1;
+                self.ufs_runs = true;
                 self.running.push(Box::pin(self.read_from_ufs()));
             }
             None => self.alarm = None,
         }
+    }
+
+    fn choice(&self) -> Choice {
+        self.way.as_ref().map_or(Choice::Node, Way::choice)
     }
 
     fn read_from_node(
@@ -198,10 +263,16 @@ impl<'a> Race<'a> {
         peers: &'a Peers,
         peer: Peer,
     ) -> impl Future<Output = Event<'a>> + Send + 'a {
-        let op = if self.how.lone { Op::Peek } else { Op::Read };
+        let is_trial = self.asked == 0 && matches!(self.choice(), Choice::Trial { .. });
+        let op = if self.how.lone || is_trial {
+            Op::Peek
+        } else {
+            Op::Read
+        };
         // With a source the node may fill the block. Of a lone range only the owner may:
-        // filled by two it would be in the tier twice.
-        let source = (op == Op::Read || self.asked == 0).then(|| BlockSource {
+        // filled by two it would be in the tier twice. A trial measures the node alone.
+        let may_fill = op == Op::Read || (self.asked == 0 && !is_trial);
+        let source = may_fill.then(|| BlockSource {
             mount: self.file.mount,
             path: self.file.below.clone(),
             version: self.file.version.clone(),
@@ -211,6 +282,7 @@ impl<'a> Race<'a> {
             ..self.request(op)
         };
         let deadline = self.deadline;
+        let under_way = peers.begin(peer.id);
         async move {
             let started = Instant::now();
             let mut first = Duration::ZERO;
@@ -224,7 +296,9 @@ impl<'a> Race<'a> {
             Event::Node(NodeEnd {
                 peers,
                 node: peer.id,
+                peeked: op == Op::Peek,
                 result: result.await,
+                load: under_way.load(),
                 first,
                 took: started.elapsed(),
             })
@@ -254,9 +328,16 @@ impl<'a> Race<'a> {
     /// Takes a node's answer: the range, or the next source.
     fn node_ended(&mut self, end: NodeEnd<'a>) -> Option<(Bytes, Origin)> {
         self.transfers -= 1;
+        self.owner = Owner::Idle;
         match end.result {
             Ok((data, tier, epoch)) => {
                 end.peers.answered(end.node, end.took);
+                if let Some(way) = &self.way {
+                    way.node_answered(end.node, end.took, end.load, Some(tier != Tier::Ufs));
+                    if self.ufs_runs && self.ufs_was_first() {
+                        way.ufs_overtaken();
+                    }
+                }
                 measured(self.core, end.first, end.took, data.len() as u64);
                 end.peers.hint(epoch);
                 self.core.metrics.peer_read_bytes.inc_by(data.len() as u64);
@@ -270,9 +351,12 @@ impl<'a> Race<'a> {
                 if let Some(epoch) = error.epoch() {
                     end.peers.hint(epoch);
                 }
-                if self.how.lone && error.kind() == ErrorKind::NotFound {
+                if end.peeked && error.kind() == ErrorKind::NotFound {
                     // Not held there, which is no failure.
                     end.peers.answered(end.node, end.took);
+                    if let Some(way) = &self.way {
+                        way.node_answered(end.node, end.took, end.load, None);
+                    }
                     self.start_next();
                     return None;
                 }
@@ -307,23 +391,36 @@ impl<'a> Race<'a> {
 
     fn ufs_failed(&mut self, error: ClientError) {
         self.transfers -= 1;
+        self.ufs_runs = false;
         let again = error.kind().try_next_source();
         self.verdict = Some(error);
+        if again && let Some(way) = &self.way {
+            way.ufs_failed();
+        }
         // A node may still have the version that the UFS has no more; so a transfer under
-        // way is waited for, but no new one is begun for a lost cause.
-        if again && self.transfers == 0 {
+        // way is waited for, and the nodes are asked if they were not. No other is begun for
+        // a lost cause.
+        let unasked = self.asked == 0;
+        if (again || unasked) && self.transfers == 0 {
             self.start_next();
         }
     }
 
-    fn answered(&mut self, peers: &'a Peers, peer: &Peer, lives: bool) {
+    fn ufs_was_first(&self) -> bool {
+        matches!(self.choice(), Choice::Around { .. } | Choice::Sample { .. })
+    }
+
+    fn answered(&mut self, peers: &'a Peers, peer: &Peer, sign: Sign) {
+        if sign == Sign::Holds && self.owner == Owner::Asked && self.asked == 1 {
+            self.owner = Owner::Holds;
+        }
         // The transfer that was asked about may have ended meanwhile.
         if !matches!(self.alarm, Some(Alarm::GiveUp(..))) {
             return;
         }
-        if lives {
+        if sign != Sign::None {
             let at = Instant::now() + peers.slow_after(peer);
-            self.alarm = Some(Alarm::Join(at));
+            self.alarm = Some(Alarm::Join(at, Fallback::Slow));
         } else {
             peers.suspect(peer.id);
             self.hedge(Fallback::Hung);
@@ -337,23 +434,33 @@ impl<'a> Race<'a> {
                 let request = self.request(Op::Probe);
                 self.alarm = Some(Alarm::GiveUp(until, peers, peer.id));
                 self.running.push(Box::pin(async move {
-                    let lives = match peers.client.request(&peer, &request, until).await {
-                        Ok(_) => true,
+                    let sign = match peers.client.request(&peer, &request, until).await {
+                        Ok(response) if response.head.tier != Tier::None => Sign::Holds,
+                        Ok(_) => Sign::Lives,
                         // An answer is a sign of life, whatever it says.
-                        Err(NetError::Refused { .. } | NetError::Reset { .. }) => true,
-                        Err(_) => false,
+                        Err(NetError::Refused { .. } | NetError::Reset { .. }) => Sign::Lives,
+                        Err(_) => Sign::None,
                     };
-                    Event::Lives(peers, peer, lives)
+                    Event::Lives(peers, peer, sign)
                 }));
             }
             Some(Alarm::GiveUp(_, peers, node)) => {
                 peers.suspect(node);
                 self.hedge(Fallback::Hung);
             }
-            Some(Alarm::Join(_)) => {
+            Some(Alarm::Join(_, reason)) => {
                 self.sources.retain(|s| matches!(s, Source::Ufs));
-                self.hedge(Fallback::Slow);
+                self.hedge(reason);
             }
+            Some(Alarm::Turn(..)) if self.sources.is_empty() => {}
+            Some(Alarm::Turn(_, patience)) => match self.core.budget.try_hedge(self.part.len()) {
+                Some(permit) => {
+                    self.permits.push(permit);
+                    self.core.metrics.hedges.inc();
+                    self.start_next();
+                }
+                None => self.alarm = Some(Alarm::Turn(Instant::now() + patience, patience)),
+            },
             None => {}
         }
     }
@@ -365,15 +472,18 @@ impl<'a> Race<'a> {
         if self.sources.is_empty() {
             return;
         }
-        self.core.metrics.count_fallback(reason);
-        self.core.metrics.hedges.inc();
         match self.core.budget.try_hedge(self.part.len()) {
             Some(permit) => self.permits.push(permit),
+            // The UFS is waited for: it says itself when it fails.
+            None if self.ufs_runs => return,
             None => {
                 self.running.clear();
                 self.transfers = 0;
+                self.owner = Owner::Idle;
             }
         }
+        self.core.metrics.count_fallback(reason);
+        self.core.metrics.hedges.inc();
         self.start_next();
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{How, OpenFile, Part, bring, flying::Ticket, keep, ufs};
+use super::flying::{Flight, Ticket};
+use super::{How, OpenFile, Part, bring_for, keep, ufs};
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::memory::Room;
@@ -21,22 +22,26 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Fetches the parts. What the one request does not bring is fetched by itself.
+    /// Fetches the parts. What the one request does not bring is fetched by itself; it ends
+    /// early when nobody needs the rest any more.
     pub(super) async fn fetch(mut self, core: Arc<Core>, file: Arc<OpenFile>) {
-        if !self.is_on_disk(&core, &file).await
-            && let Err(error) = self.stream(&core, &file).await
-        {
-            tracing::debug!(
-                path = file.path,
-                error = &error as &dyn std::error::Error,
-                "reading ahead broke off"
-            );
+        let flights: Vec<_> = self.parts.iter().map(|(_, t)| t.flight()).collect();
+        if !self.is_on_disk(&core, &file).await {
+            let streamed = tokio::select! {
+                streamed = self.stream(&core, &file) => streamed,
+                () = useless(&flights) => Ok(()),
+            };
+            if let Err(error) = streamed {
+                tracing::debug!(
+                    path = file.path,
+                    error = &error as &dyn std::error::Error,
+                    "reading ahead broke off"
+                );
+            }
         }
         let how = self.how;
-        let rest = self.parts.into_iter().map(|(part, ticket)| {
-            let (core, file) = (&core, &file);
-            async move { ticket.land(bring(core, file, part, how, true).await) }
-        });
+        let rest = self.parts.into_iter().filter(|(_, t)| !t.is_recalled());
+        let rest = rest.map(|(part, ticket)| bring_for(&core, &file, part, ticket, how, true));
         futures::future::join_all(rest).await;
         drop(self.room);
     }
@@ -82,5 +87,16 @@ impl Run {
         let landed = tokio::time::timeout_at(deadline, landed).await;
         self.parts.reverse();
         landed.map_err(|_| late())?
+    }
+}
+
+/// Ends when some of `flights` were recalled and all others landed.
+async fn useless(flights: &[Arc<Flight>]) {
+    let mut recalled = false;
+    for flight in flights {
+        recalled |= flight.settled().await.is_none();
+    }
+    if !recalled {
+        std::future::pending().await
     }
 }

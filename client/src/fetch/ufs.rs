@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::OpenFile;
 use crate::core::Core;
+use crate::detour::Size;
 use crate::error::ClientError;
 
 /// Of so many requests at most one is sent twice.
@@ -32,6 +33,7 @@ pub(super) struct Reading<'a> {
     /// Bytes still to come.
     left: u64,
     first: Option<Bytes>,
+    started: Instant,
     /// When the first byte came.
     since: Instant,
     total: u64,
@@ -86,6 +88,7 @@ pub(super) async fn begin<'a>(
         stream,
         left: total,
         first: Some(first),
+        started,
         since,
         total,
     })
@@ -131,8 +134,11 @@ impl Reading<'_> {
             if self.left > 0 {
                 return Err(self.wrong_length());
             }
-            let took = self.since.elapsed();
-            self.file.pace.lock().ended(self.total, took);
+            let now = Instant::now();
+            let mut pace = self.file.pace.lock();
+            pace.ended(self.total, now - self.since);
+            let size = Size::of(self.total);
+            pace.delivery.add(size, now - self.started, now.into_std());
             return Ok(None);
         };
         let len = bytes.len() as u64;

@@ -36,6 +36,8 @@ pub(super) enum Manner {
     Corrupt,
     /// It is alive and never answers reads.
     Mute,
+    /// It takes this long before it answers a read.
+    Slow(Duration),
     /// It answers reads with this error.
     Fails(ErrorKind),
 }
@@ -45,6 +47,8 @@ pub(super) struct Shared {
     pub(super) manner: Mutex<Manner>,
     pub(super) reads: AtomicU64,
     held: Mutex<HashSet<BlockId>>,
+    /// Its one file, if it is to serve that whatever the UFS has.
+    kept: Mutex<Option<bytes::Bytes>>,
     peeks: Mutex<HashMap<BlockId, u32>>,
     source: Mutex<Option<BlockSource>>,
     ufs: Arc<dyn Ufs>,
@@ -66,7 +70,7 @@ impl BlockService for Shared {
             }
             Op::Peek => {
                 let held = self.held.lock().contains(&request.block);
-                let good = *self.manner.lock() == Manner::Good;
+                let good = matches!(*self.manner.lock(), Manner::Good | Manner::Slow(_));
                 if !good || held || self.is_asked_for(&request) {
                     return self.read(request, reply).await;
                 }
@@ -97,6 +101,7 @@ impl Shared {
         match manner {
             Manner::Mute => std::future::pending().await,
             Manner::Fails(kind) => return reply.fail(kind, "as told").await,
+            Manner::Slow(pause) => tokio::time::sleep(pause).await,
             Manner::Good | Manner::Corrupt => {}
         }
         let start = request.block.index * BLOCK + u64::from(request.offset);
@@ -105,7 +110,12 @@ impl Shared {
         let known = self.source.lock().clone();
         let source = request.source.clone().or(known).unwrap();
         *self.source.lock() = Some(source.clone());
-        let data = match read_to_bytes(&*self.ufs, &source.path, &source.version, range).await {
+        let kept = self.kept.lock().clone();
+        let data = match kept {
+            Some(kept) => Ok(kept.slice(range.start as usize..range.end as usize)),
+            None => read_to_bytes(&*self.ufs, &source.path, &source.version, range).await,
+        };
+        let data = match data {
             Ok(data) => data,
             Err(error) => return reply.fail(error.kind(), error.to_string()).await,
         };
@@ -142,6 +152,7 @@ impl Node {
             manner: Mutex::new(Manner::Good),
             reads: AtomicU64::new(0),
             held: Mutex::default(),
+            kept: Mutex::default(),
             peeks: Mutex::default(),
             source: Mutex::default(),
             ufs,
@@ -197,6 +208,11 @@ impl Node {
 
     pub(super) fn behave(&self, manner: Manner) {
         *self.shared.manner.lock() = manner;
+    }
+
+    /// Has it serve `data` from now on, whatever the UFS has.
+    pub(super) fn keep(&self, data: &[u8]) {
+        *self.shared.kept.lock() = Some(bytes::Bytes::copy_from_slice(data));
     }
 
     pub(super) fn reads(&self) -> u64 {
@@ -323,11 +339,16 @@ pub(super) async fn fixed_view(
 
 /// A client that has mounts and no node.
 pub(super) async fn client_of(mounts: MountTable) -> FileSystem {
+    client_with(mounts, small()).await
+}
+
+/// The same with settings of its own.
+pub(super) async fn client_with(mounts: MountTable, config: ClientConfig) -> FileSystem {
     let cluster = ClusterId([9; 16]);
     let ca = ClusterCa::create(&cluster).unwrap();
     let identity = ca.issue(PeerRole::Client).unwrap();
     let watch = fixed_view(cluster, Vec::new(), mounts).await;
     let registry = Mutex::new(Registry::default());
-    let core = connect::join(small(), &identity, watch, &registry).await;
+    let core = connect::join(config, &identity, watch, &registry).await;
     FileSystem::of(core.unwrap())
 }
