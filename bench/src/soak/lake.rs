@@ -3,6 +3,7 @@
 //! Every 8 bytes of a file are its seed, its version and their place, mixed; so any piece of a
 //! file tells whether it is right, and two versions can never be taken for one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -127,6 +128,28 @@ pub(super) fn version_of(
         .find(|version| word(kind, number, *version, 0) == first)
 }
 
+/// What is wrong with a listing of a directory, as names and lengths: one text for each name
+/// that is missing, there more than once, of another length, or none of its files.
+pub(super) fn differences(kind: Kind, found: &[(String, u64)]) -> Vec<String> {
+    let mut times: BTreeMap<String, u64> = (0..kind.count).map(|n| (name(n), 0)).collect();
+    let mut differences = Vec::new();
+    for (name, len) in found {
+        match times.get_mut(name) {
+            None => differences.push(format!("{name} does not exist")),
+            Some(times) => *times += 1,
+        }
+        if *len != kind.size {
+            differences.push(format!("{name} has {len} bytes, not {}", kind.size));
+        }
+    }
+    let counted = times.into_iter().filter(|(_, times)| *times != 1);
+    differences.extend(counted.map(|(name, times)| match times {
+        0 => format!("{name} is missing"),
+        times => format!("{name} is there {times} times"),
+    }));
+    differences
+}
+
 /// splitmix64 of all that names a word; see Steele, Lea and Flood, "Fast splittable
 /// pseudorandom number generators", 2014.
 fn word(kind: Kind, number: u64, version: u64, place: u64) -> u64 {
@@ -163,5 +186,24 @@ mod tests {
         assert_eq!(version_of(KIND, 3, &right, 0..=9), Some(7));
         assert_eq!(version_of(KIND, 3, &right, 0..=6), None);
         assert_eq!(version_of(KIND, 3, &right[..5], 0..=9), None);
+    }
+
+    #[test]
+    fn a_listing_says_what_is_wrong_with_it() {
+        let kind = Kind { count: 3, ..KIND };
+        let listing = |found: &[(u64, u64)]| {
+            let found: Vec<_> = found.iter().map(|(n, len)| (name(*n), *len)).collect();
+            differences(kind, &found)
+        };
+        let right = listing(&[(2, 4096), (0, 4096), (1, 4096)]);
+        assert_eq!(right, Vec::<String>::new());
+        let wrong = listing(&[(0, 4096), (2, 0), (0, 4096), (7, 4096)]);
+        let expected = [
+            "f0002 has 0 bytes, not 4096",
+            "f0007 does not exist",
+            "f0000 is there 2 times",
+            "f0001 is missing",
+        ];
+        assert_eq!(wrong, expected);
     }
 }

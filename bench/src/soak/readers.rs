@@ -46,6 +46,14 @@ impl Tally {
             self.first.get_or_insert_with(text);
         }
     }
+
+    fn differ_in_listing(&mut self, path: &Path, differences: &[String]) {
+        if !differences.is_empty() {
+            self.mismatches += differences.len() as u64;
+            let text = || format!("{} ({})", differences.join(", "), path.display());
+            self.first.get_or_insert_with(text);
+        }
+    }
 }
 
 /// Reads below `root` until told to stop.
@@ -161,15 +169,19 @@ impl Reader<'_> {
         let kinds = [LARGE, SMALL, CHANGING];
         let kind = kinds[self.random.random_range(0..kinds.len())];
         let path = self.root.join(kind.dir);
-        let listed = || -> io::Result<u64> {
-            let mut right = 0;
-            for entry in fs::read_dir(&path)? {
-                right += u64::from(entry?.metadata()?.len() == kind.size);
-            }
-            Ok(right)
+        let listed = || -> io::Result<Vec<(String, u64)>> {
+            let entries = fs::read_dir(&path)?;
+            let described = entries.map(|entry| {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                Ok((name, entry.metadata()?.len()))
+            });
+            described.collect()
         };
         match listed() {
-            Ok(right) => self.tally.differ(&path, right.abs_diff(kind.count)),
+            Ok(found) => self
+                .tally
+                .differ_in_listing(&path, &lake::differences(kind, &found)),
             Err(error) => self.tally.fail(&path, &error),
         }
     }

@@ -4,7 +4,7 @@
 //! one more for each entry. The kernel names the offset of the last entry it took.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fuser::{
     Errno, FileHandle, FileType, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyOpen,
@@ -254,7 +254,7 @@ impl Listing for ReplyDirectoryPlus {
             INodeNo(ino),
             offset,
             name,
-            &std::time::Duration::ZERO,
+            &Duration::ZERO,
             &attr,
             GENERATION,
         )
@@ -268,12 +268,13 @@ impl Listing for ReplyDirectoryPlus {
         offset: u64,
         item: &Shown<'_>,
     ) -> bool {
-        let valid = kernel_ttl(item.valid);
+        let mut valid = kernel_ttl(item.valid);
         if shared.kernel_opens && item.attr.kind == FileType::RegularFile && item.version.is_none()
         {
-            // Without its version it cannot have an inode yet. Number 0 is "look it up".
-            let ino = INodeNo(inodes.peek(parent, item.name));
-            return Self::add(self, ino, offset, item.name, &valid, &item.attr, GENERATION);
+            // Of which version its inode is, only a look-up tells: the kernel makes one before
+            // it uses the name. Leaving the inode out (number 0) is no way to say so: C
+            // libraries take an entry without a number for a deleted one.
+            valid = Duration::ZERO;
         }
         let Some(looked) = inodes.lookup(parent, item.name, item.attr.kind, item.version) else {
             return true;

@@ -334,3 +334,21 @@ fn an_inode_that_stands_for_a_version_never_changes_it() {
     assert_eq!(table.len(), 1);
     assert!(table.displaced.is_empty());
 }
+
+#[test]
+fn an_inode_that_was_shown_before_its_version_was_known_takes_the_first_that_is() {
+    let mut table = InodeTable::new(Identity::Version);
+    let shown = table.lookup(ROOT, "f", FILE, None).unwrap();
+    table.keep(shown.ino, &attr(10));
+    assert_eq!((shown.pinned, table.version(shown.ino)), (None, None));
+    let known = table.lookup(ROOT, "f", FILE, Some(version(1))).unwrap();
+    assert_eq!((known.ino, known.pinned), (shown.ino, None));
+    table.keep(known.ino, &attr(20));
+    assert_eq!(table.version(known.ino), Some(version(1)));
+    // Shown again in the moment after a change: still the old one, until it is looked up.
+    let again = table.lookup(ROOT, "f", FILE, None).unwrap();
+    assert_eq!((again.ino, again.pinned.unwrap().size), (known.ino, 20));
+    let next = table.lookup(ROOT, "f", FILE, Some(version(2))).unwrap();
+    assert_ne!(next.ino, known.ino);
+    assert_eq!(table.version(known.ino), Some(version(1)));
+}

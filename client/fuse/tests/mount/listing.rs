@@ -138,6 +138,48 @@ fn a_directory_that_is_gone_is_an_error() {
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
 }
 
+/// A listing cannot tell the version of a file that changed a moment ago. It shows it all the
+/// same, with a number as any other: `readdir` of C libraries passes over entries without one.
+#[test]
+fn a_file_that_changed_a_moment_ago_is_listed() {
+    const ROUNDS: usize = 40;
+    for kernel_opens in [false, true] {
+        let (store, uri) = local();
+        std::fs::create_dir(store.path().join("d")).unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(store.path().join("d").join(name), "0").unwrap();
+        }
+        let Some(rig) = Rig::with(&uri, BTreeMap::new(), |options| {
+            options.kernel_opens = kernel_opens;
+        }) else {
+            return;
+        };
+        let (changing, shown) = (store.path().join("d/b"), rig.path("d"));
+        for round in 1..=ROUNDS {
+            // Past what the client believes of the directory.
+            std::thread::park_timeout(crate::support::TTL + crate::support::TTL / 2);
+            let aside = store.path().join("aside");
+            std::fs::write(&aside, "x".repeat(round + 1)).unwrap();
+            std::fs::rename(&aside, &changing).unwrap();
+            let dir = File::open(&shown).unwrap();
+            let mut buffer = [MaybeUninit::uninit(); 4096];
+            let mut raw = RawDir::new(&dir, &mut buffer);
+            while let Some(entry) = raw.next() {
+                let entry = entry.unwrap();
+                assert_ne!(entry.ino(), 0, "{:?}", entry.file_name());
+            }
+            assert_eq!(names(&shown), ["a", "b", "c"]);
+        }
+        // What it was listed with is not what is believed.
+        let content = "x".repeat(ROUNDS + 1);
+        wait_for("the last version", || {
+            std::fs::read_to_string(shown.join("b")).is_ok_and(|seen| seen == content)
+        });
+        let len = std::fs::metadata(shown.join("b")).unwrap().len();
+        assert_eq!(len, content.len() as u64);
+    }
+}
+
 /// Everything below `dir`, as `ls -lR` looks at it: each name and the attributes of each.
 fn long_list(dir: &std::path::Path) -> usize {
     let mut seen = 0;
