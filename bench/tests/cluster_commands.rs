@@ -141,6 +141,17 @@ fn a_refresh_shows_a_change_in_the_store_to_all_mounts_and_only_that_change() {
         }
         assert_eq!(read(dir, "d/more"), "new");
     }
+
+    // Told to one mount by the path that the file has there.
+    lake.replace("e/f", b"changed again");
+    for dir in &lake.mounts {
+        assert_eq!(read(dir, "e/f"), "changed");
+    }
+    let on_mount = lake.mounts[0].join("e/f");
+    lake.json(&["fs", "refresh", on_mount.to_str().unwrap()]);
+    for dir in &lake.mounts {
+        wait_until(WITHIN, || read(dir, "e/f") == "changed again").unwrap();
+    }
     lake.end();
 }
 

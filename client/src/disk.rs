@@ -36,7 +36,6 @@ mod settle;
 mod writer;
 
 use std::fmt;
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
