@@ -18,6 +18,7 @@
 //!   `inbox`).
 //! - These requests are not counted among those of the mount.
 
+mod apart;
 mod config;
 mod inbox;
 mod place;

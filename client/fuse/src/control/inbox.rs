@@ -24,12 +24,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use millpond_client::HintList;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, Interest};
 use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
+use super::apart::open_apart;
 use super::place::{DIRECTORY, Place};
 use super::refresh::{self, RefreshCounts};
 use crate::mountinfo;
@@ -197,8 +198,7 @@ async fn open_pipe(tree: &Arc<OwnedFd>, place: Place) -> io::Result<pipe::Receiv
     let tree = Arc::clone(tree);
     let open = move || {
         let path = format!("{DIRECTORY}/{}", place.name());
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        rustix::fs::openat(&*tree, path, flags, Mode::empty())
+        open_apart(&tree, &path, OFlags::RDONLY | OFlags::NONBLOCK)
     };
     let opened = tokio::task::spawn_blocking(open).await;
     let pipe = opened.map_err(io::Error::other)??;
