@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM.
+//! SIGINT, SIGTERM and SIGHUP.
 
 use tokio::signal::unix::{Signal, SignalKind, signal as listen};
 use tokio_util::sync::CancellationToken;
@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 /// Exit code after a second signal: the shell's code for SIGINT.
 const IMPATIENT: i32 = 130;
 
-/// Waits for SIGINT or SIGTERM. From then on a further one ends the process at once with
+/// Waits for SIGINT, SIGTERM or SIGHUP. From then on a further one ends the process at once with
 /// exit code 130, for the user who does not want to wait for an orderly end.
 ///
 /// The handlers are installed by the first poll; use [`token`] to install them at once.
@@ -24,7 +24,7 @@ pub async fn signal() {
     signals.exit_on_next();
 }
 
-/// A token that the first SIGINT or SIGTERM cancels; the second ends the process at once.
+/// A token that the first SIGINT, SIGTERM or SIGHUP cancels; the second ends the process at once.
 /// The handlers are in place when this returns.
 pub fn token() -> CancellationToken {
     let token = CancellationToken::new();
@@ -47,6 +47,7 @@ pub fn token() -> CancellationToken {
 struct Signals {
     interrupt: Option<Signal>,
     terminate: Option<Signal>,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -55,6 +56,9 @@ impl Signals {
         Self {
             interrupt: listen(SignalKind::interrupt()).ok(),
             terminate: listen(SignalKind::terminate()).ok(),
+            hangup: (!hangup_is_ignored())
+                .then(|| listen(SignalKind::hangup()).ok())
+                .flatten(),
         }
     }
 
@@ -62,6 +66,7 @@ impl Signals {
         tokio::select! {
             () = received(&mut self.interrupt) => "SIGINT",
             () = received(&mut self.terminate) => "SIGTERM",
+            () = received(&mut self.hangup) => "SIGHUP",
         }
     }
 
@@ -72,6 +77,21 @@ impl Signals {
             std::process::exit(IMPATIENT);
         });
     }
+}
+
+/// Whether this process was started to outlive its terminal, as by nohup(1).
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignores(&status, SignalKind::hangup())
+}
+
+/// Whether `SigIgn` of a `/proc/PID/status` has this signal (proc(5)).
+fn ignores(status: &str, signal: SignalKind) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_some_and(|set| set >> (signal.as_raw_value() - 1) & 1 == 1)
 }
 
 async fn received(signal: &mut Option<Signal>) {
@@ -100,5 +120,14 @@ mod tests {
         kill(Pid::this(), Signal::SIGTERM).unwrap();
         token.cancelled().await;
         waiter.await.unwrap();
+    }
+
+    #[test]
+    fn the_kernel_tells_what_is_ignored() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000004001\n";
+        assert!(ignores(status, SignalKind::hangup()));
+        assert!(ignores(status, SignalKind::terminate()));
+        assert!(!ignores(status, SignalKind::interrupt()));
+        assert!(!ignores("", SignalKind::hangup()));
     }
 }
