@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use millpond_client::FileSystem;
-use millpond_fuse::preflight;
+use millpond_fuse::{dead, preflight};
 use millpond_process::{Size, shutdown};
 use millpond_proto::NodeId;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     let plan = args.plan()?;
     if let MountPlan::At(dir) = &plan.mount {
         // Before minutes of work: a mount point that cannot be used never will be.
+        dead::clear(dir)?;
         preflight::check_mount_point(dir)?;
     }
     let stop = shutdown::token();

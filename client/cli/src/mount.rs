@@ -10,6 +10,7 @@ mod malloc;
 mod memory;
 mod settings;
 mod source;
+mod supervisor;
 mod umount;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use millpond_client::{ClientError, FileSystem};
-use millpond_fuse::{FuseMetrics, MountError, MountedFs, preflight};
+use millpond_fuse::{FuseMetrics, MountError, MountedFs, dead, preflight};
 use millpond_process::logging::LogArgs;
 use millpond_process::{
     AdminServer, Readiness, SharedRegistry, UsageError, announce_ready, logging, shared_registry,
@@ -106,7 +107,8 @@ pub(crate) struct MountArgs {
     /// How long a change made in the store may stay unseen in mode ttl [default: 1s]
     #[arg(long, value_name = "DURATION")]
     metadata_ttl: Option<String>,
-    /// Return when the mount is up; the mount goes on in the background
+    /// Return when the mount is up; it goes on in the background, and is made again should its
+    /// process be killed
     #[arg(long)]
     background: bool,
     /// Where /metrics, /healthz and /readyz are served, or none [default: none]
@@ -115,9 +117,15 @@ pub(crate) struct MountArgs {
     /// Print the settings as TOML and exit
     #[arg(long)]
     print_config: bool,
-    /// Set in the process that goes on in the background.
+    /// Set in the process that supervises a mount in the background.
     #[arg(long, hide = true)]
     detached: bool,
+    /// Set in the process that is that mount.
+    #[arg(long, hide = true)]
+    supervised: bool,
+    /// Set in the process that takes its place, should there still be one to take.
+    #[arg(long, hide = true)]
+    supervised_again: bool,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -151,11 +159,13 @@ pub(crate) async fn run(args: MountArgs) -> anyhow::Result<()> {
     }
     if args.detached {
         background::detach();
+        logging::init(settings.log())?;
+        return supervisor::run(&args.dir).await;
     }
     malloc::limit_arenas();
     logging::init(settings.log())?;
     let stop = shutdown::token();
-    let dir = preflight::check_mount_point(&args.dir).map_err(mount_error)?;
+    let dir = check_mount_point(&args.dir)?;
     preflight::check_device().map_err(mount_error)?;
 
     let registry = shared_registry();
@@ -171,22 +181,38 @@ pub(crate) async fn run(args: MountArgs) -> anyhow::Result<()> {
         fs = open(&args, &plan, &dir, &registry) => fs?,
         () = stop.cancelled() => anyhow::bail!("interrupted before the mount was made"),
     };
-    let result = serve(
-        &fs,
-        &plan,
-        &dir,
-        &registry,
-        &readiness,
-        admin.as_ref(),
-        &stop,
-    )
-    .await;
+    let admin_ref = admin.as_ref();
+    let result = match clear_the_way(&args, &dir) {
+        Ok(true) => serve(&fs, &plan, &dir, &registry, &readiness, admin_ref, &stop).await,
+        Ok(false) => Ok(()),
+        Err(error) => Err(error),
+    };
     readiness.set_not_ready("unmounted");
     fs.shutdown().await;
     if let Some(admin) = admin {
         admin.shutdown().await;
     }
     result
+}
+
+/// Whether something can be mounted at `dir`. What is left there of a mount whose process has
+/// ended is no hindrance: it goes just before the new mount comes, so that the directory looks
+/// empty as shortly as can be.
+fn check_mount_point(dir: &Path) -> anyhow::Result<PathBuf> {
+    match dead::dead_mount(dir)? {
+        Some(place) => Ok(place),
+        None => preflight::check_mount_point(dir).map_err(mount_error),
+    }
+}
+
+/// Takes away what a killed process left at `dir`. False if there is nothing of that although
+/// it is to be replaced: somebody has taken the mount away for good.
+fn clear_the_way(args: &MountArgs, dir: &Path) -> anyhow::Result<bool> {
+    let is_wanted = dead::clear(dir)? > 0 || !args.supervised_again;
+    if !is_wanted {
+        tracing::info!(mount = %dir.display(), "the mount was taken away; not making it again");
+    }
+    Ok(is_wanted)
 }
 
 /// Makes the mount and waits for its end.

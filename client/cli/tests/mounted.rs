@@ -5,112 +5,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should fail")]
 #![allow(clippy::print_stderr, reason = "a skipped test is told")]
 
+#[path = "support/place.rs"]
+mod place;
+
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::Command;
 
-use millpond_fuse::{mountinfo, preflight};
 use serde_json::Value;
-use tempfile::TempDir;
 
-const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond");
-
-/// A store of a few files, a place to mount it, and the helper by its name. Unmounts when it
-/// goes.
-struct Place {
-    temp: TempDir,
-}
-
-impl Place {
-    fn new(test: &str) -> Option<Self> {
-        if let Err(why) = preflight::check_right() {
-            let required = std::env::var_os("MILLPOND_REQUIRE_FUSE").is_some_and(|v| v == "1");
-            assert!(!required, "MILLPOND_REQUIRE_FUSE=1, but: {why}");
-            eprintln!("SKIPPED: {test}: {why}");
-            return None;
-        }
-        let temp = tempfile::tempdir().unwrap();
-        let place = Self { temp };
-        fs::create_dir(place.dir()).unwrap();
-        fs::create_dir_all(place.store().join("d")).unwrap();
-        for n in 0..20 {
-            let content = vec![n; 10_000];
-            fs::write(place.store().join(format!("d/{n:02}")), content).unwrap();
-        }
-        symlink(MILLPOND, place.helper()).unwrap();
-        Some(place)
-    }
-
-    fn root(&self) -> PathBuf {
-        self.temp.path().canonicalize().unwrap()
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.root().join("mnt")
-    }
-
-    fn store(&self) -> PathBuf {
-        self.root().join("store")
-    }
-
-    fn helper(&self) -> PathBuf {
-        self.root().join("mount.fuse.millpond")
-    }
-
-    fn uri(&self) -> String {
-        format!("file://{}", self.store().display())
-    }
-
-    /// Options of a mount that leaves nothing outside of the temporary directory.
-    fn options(&self, more: &str) -> String {
-        format!("rw,state_dir={}{more}", self.root().join("state").display())
-    }
-
-    fn mount(&self, options: &str) -> Output {
-        let mut helper = Command::new(self.helper());
-        helper.arg(self.uri()).arg(self.dir()).args(["-o", options]);
-        helper.output().unwrap()
-    }
-
-    fn is_mounted(&self) -> bool {
-        mountinfo::mount_at(&self.dir()).unwrap().is_some()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let dir = self.dir();
-        let _ = Command::new(MILLPOND)
-            .arg("umount")
-            .arg("--lazy")
-            .arg(&dir)
-            .output();
-    }
-}
-
-fn succeeds(output: &Output) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn millpond(args: &[&str], path: &Path) -> Output {
-    Command::new(MILLPOND)
-        .args(args)
-        .arg(path)
-        .output()
-        .unwrap()
-}
-
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited 30 s for: {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
+use place::{MILLPOND, Place, millpond, succeeds, wait_for};
 
 #[test]
 fn the_helper_mounts_in_the_background_as_the_table_says() {

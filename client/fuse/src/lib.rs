@@ -12,6 +12,7 @@
 //! | [`preflight`] | what is checked before a mount, each with an error that says what to do |
 //! | [`session`] | what the kernel is asked for, the same for every mount |
 //! | [`unmount`] | taking a mount away: clean, lazy or forced |
+//! | [`dead`] | mounts whose process has ended |
 //! | [`mountinfo`] | the kernel's list of mounts |
 //! | [`errno`] | the one table from error kind to errno |
 //! | [`metrics`] | [`FuseMetrics`] |
@@ -33,6 +34,7 @@
 mod adapter;
 mod attr;
 pub mod control;
+pub mod dead;
 mod dir;
 pub mod errno;
 mod handles;

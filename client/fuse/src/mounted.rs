@@ -145,7 +145,7 @@ pub enum MountError {
     /// A mount is there whose process has ended.
     #[error(
         "{} holds a mount whose process has ended (\"transport endpoint is not connected\"); take \
-         it away with `millpond umount {}`",
+         it away with `umount --lazy {}`",
         dir.display(),
         dir.display()
     )]

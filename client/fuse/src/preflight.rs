@@ -1,12 +1,11 @@
 //! What is checked before a mount, so that each obstacle gets a message that says what to do.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
 
+use crate::dead::{answers_dead, is_dead};
 use crate::mounted::MountError;
 use crate::mountinfo;
 
@@ -76,9 +75,9 @@ pub fn check_mount_point(dir: &Path) -> Result<PathBuf, MountError> {
             });
         }
         Err(error) if is_dead(&error) => {
-            return Err(MountError::Dead {
-                dir: dir.to_owned(),
-            });
+            // The way there leads through a link.
+            let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+            return Err(MountError::Dead { dir });
         }
         other => other.map_err(unreadable)?,
     };
@@ -118,32 +117,7 @@ fn check_mounted(dir: &Path) -> Result<(), MountError> {
     }
 }
 
-/// Whether the process behind the mount at `dir` is gone. A mount that does not answer in
-/// time counts as alive.
-fn answers_dead(dir: &Path) -> bool {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let dir = dir.to_owned();
-    let asked = std::thread::Builder::new().spawn(move || {
-        let dead = File::open(&dir)
-            .and_then(|file| file.metadata())
-            .is_err_and(|error| is_dead(&error));
-        let _ = sender.send(dead);
-    });
-    asked.is_ok() && receiver.recv_timeout(PATIENCE).unwrap_or(false)
-}
-
-/// "Transport endpoint is not connected".
-fn is_dead(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOTCONN | libc::ECONNABORTED)
-    )
-}
-
 const DEVICE: &str = "/dev/fuse";
-
-/// How long a mount may take to show that it is alive.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

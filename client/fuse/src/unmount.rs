@@ -162,7 +162,7 @@ fn is_mounted(dir: &Path) -> bool {
     mountinfo::mount_at(dir).is_ok_and(|entry| entry.is_some())
 }
 
-fn is_ours(entry: &MountEntry) -> bool {
+pub(crate) fn is_ours(entry: &MountEntry) -> bool {
     let named = entry.source == SOURCE_PREFIX
         || entry
             .source
@@ -172,7 +172,7 @@ fn is_ours(entry: &MountEntry) -> bool {
 }
 
 /// The mount at `dir`, which may be a link to it.
-fn find(dir: &Path) -> Result<(PathBuf, MountEntry), UnmountError> {
+pub(crate) fn find(dir: &Path) -> Result<(PathBuf, MountEntry), UnmountError> {
     let not_mounted = || UnmountError::NotMounted {
         dir: dir.to_owned(),
     };

@@ -1,14 +1,18 @@
-//! `--background`: the mount goes on in a process of its own session.
+//! `--background`: the mount goes on in processes of their own session: one that supervises,
+//! and one that is the mount.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
+
+use super::supervisor::terminate;
 
 /// Starts the mount in another process and returns when it is up, or with its error.
 /// Its log goes to a file in `state_dir`, because nobody reads its stderr any more.
@@ -17,7 +21,7 @@ pub(super) async fn start(dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
     let begin = log.seek(SeekFrom::End(0)).context("cannot use the log")?;
     let program = std::env::current_exe().context("cannot find the millpond program itself")?;
     let mut child = Command::new(program)
-        .args(foreground_arguments(std::env::args_os().skip(1)))
+        .args(arguments_for(Role::Supervisor, std::env::args_os().skip(1)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log.try_clone().context("cannot use the log")?)
@@ -28,7 +32,8 @@ pub(super) async fn start(dir: &Path, state_dir: &Path) -> anyhow::Result<()> {
     let ready = tokio::select! {
         line = lines.next_line() => line.context("cannot read from the background process")?,
         () = millpond_process::shutdown::signal() => {
-            child.start_kill().context("cannot stop the background process")?;
+            terminate(&child);
+            let _ = tokio::time::timeout(STOPS_WITHIN, child.wait()).await;
             bail!("interrupted; the background process was stopped");
         }
     };
@@ -74,18 +79,36 @@ fn open_log(state_dir: &Path) -> anyhow::Result<(File, PathBuf)> {
     Ok((log, path))
 }
 
-/// The same command line with `--detached` for `--background`.
-fn foreground_arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    given
-        .map(|argument| {
-            if argument == "--background" {
-                "--detached".into()
-            } else {
-                argument
-            }
-        })
-        .collect()
+/// What a process that is started here is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Starts the mount, and starts it again.
+    Supervisor,
+    /// Is the mount.
+    Mount,
+    /// Is the mount, in place of one whose process has ended.
+    Again,
 }
+
+/// The command line of this process, changed to that of one with another role.
+pub(super) fn arguments_for(role: Role, given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (from, to) = match role {
+        Role::Supervisor => ("--background", "--detached"),
+        Role::Mount => ("--detached", "--supervised"),
+        Role::Again => ("--detached", "--supervised-again"),
+    };
+    let change = |argument| {
+        if argument == from {
+            to.into()
+        } else {
+            argument
+        }
+    };
+    given.map(change).collect()
+}
+
+/// How long an interrupted start may take to end in order.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What was logged after `begin`; the last 64 KiB of it.
 fn said_since(log: &mut File, begin: u64) -> std::io::Result<String> {
@@ -101,12 +124,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_background_process_gets_the_same_flags() {
+    fn the_processes_get_the_same_flags() {
         let given = ["mount", "s3://b", "/m", "--background", "--uid", "7"];
-        let passed = foreground_arguments(given.into_iter().map(OsString::from));
+        let given = given.into_iter().map(OsString::from);
+        let supervisor = arguments_for(Role::Supervisor, given);
         assert_eq!(
-            passed,
+            supervisor,
             ["mount", "s3://b", "/m", "--detached", "--uid", "7"]
+        );
+        assert_eq!(
+            arguments_for(Role::Mount, supervisor.into_iter()),
+            ["mount", "s3://b", "/m", "--supervised", "--uid", "7"]
         );
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use clap::Args as _;
-use millpond_fuse::mountinfo;
+use millpond_fuse::{dead, mountinfo};
 use millpond_process::UsageError;
 
 use super::MountArgs;
@@ -50,9 +50,11 @@ const PASSED_OVER: [&str; 22] = [
 const PASSED_OVER_PREFIXES: [&str; 5] = ["x-", "X-", "comment=", "user=", "uhelper="];
 
 /// Flags of `millpond mount` that make no sense in a table of mounts.
-const NOT_OPTIONS: [&str; 6] = [
+const NOT_OPTIONS: [&str; 8] = [
     "background",
     "detached",
+    "supervised",
+    "supervised-again",
     "print-config",
     "coordinator",
     "option",
@@ -102,13 +104,14 @@ fn mount(call: Call) -> Result<ExitCode, UsageError> {
     Err(UsageError(format!("cannot start millpond: {error}")))
 }
 
-/// Whether just this is mounted there: `mount -a` may be called at any time.
+/// Whether just this is mounted there and alive: `mount -a` may be called at any time.
 fn is_there(call: &Call) -> bool {
     let dir = mountinfo::locate(Path::new(&call.dir)).ok();
     let entry = dir.and_then(|dir| mountinfo::mount_at(&dir).ok().flatten());
     let source = call.source.to_string_lossy();
     let is_root = |name: &str| name == source || name.trim_end_matches('/') == source;
-    entry.is_some_and(|entry| source_of(&entry).is_some_and(is_root))
+    let is_mounted = entry.is_some_and(|entry| source_of(&entry).is_some_and(is_root));
+    is_mounted && matches!(dead::dead_mount(Path::new(&call.dir)), Ok(None))
 }
 
 fn translate(args: impl Iterator<Item = OsString>) -> Result<Call, UsageError> {
