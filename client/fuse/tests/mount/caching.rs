@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use millpond_fuse::{MountOptions, Unmounted};
 use millpond_s3_fixture::{Op, S3Fixture};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::{Rig, local, memory, pattern, wait_for};
 
@@ -284,6 +288,53 @@ fn hanging_store(kernel_opens: bool) {
         reader.join().unwrap().unwrap();
     });
     drop(other);
+    drop(rig);
+    fixture_runtime.block_on(s3.shutdown());
+}
+
+/// Whoever waits for a read can be ended at once, whatever the store does.
+#[test]
+fn a_reader_of_a_store_that_hangs_can_be_ended() {
+    OPENS.into_iter().for_each(ending_a_reader);
+}
+
+fn ending_a_reader(kernel_opens: bool) {
+    let fixture_runtime = tokio::runtime::Runtime::new().unwrap();
+    let s3 = fixture_runtime.block_on(S3Fixture::start());
+    s3.create_bucket("data");
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL];
+    for signal in signals {
+        s3.put("data", signal.as_str(), pattern(1, 4 * MIB));
+    }
+    let mut store = s3.options();
+    store.extend(believed_for_long());
+    let Some(rig) = Rig::with("s3://data", store, |options| {
+        options.kernel_opens = kernel_opens;
+    }) else {
+        return;
+    };
+    for signal in signals {
+        // One that nobody read yet.
+        let path = rig.path(signal.as_str());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 4 * MIB as u64);
+        let gate = s3.faults().hold(Some(Op::Get));
+        let mut reader = Command::new("cat");
+        let mut reader = reader.arg(&path).stdout(Stdio::null()).spawn().unwrap();
+        wait_for("the read to arrive at the store", || gate.waiting() > 0);
+        let pid = Pid::from_raw(i32::try_from(reader.id()).unwrap());
+        kill(pid, signal).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut ended = None;
+        while ended.is_none() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(10));
+            ended = reader.try_wait().unwrap();
+        }
+        gate.release();
+        let status = reader.wait().unwrap();
+        assert_eq!(ended, Some(status), "it waited for the store");
+        assert_eq!(status.signal(), Some(signal as i32));
+        assert!(std::fs::read(&path).unwrap() == pattern(1, 4 * MIB));
+    }
     drop(rig);
     fixture_runtime.block_on(s3.shutdown());
 }

@@ -80,6 +80,76 @@ fn a_hundred_thousand_entries_stream_while_some_are_removed() {
     assert_eq!(rig.mounted().stats().open_dirs, 0);
 }
 
+/// Asks the store for as many pages as somebody looks at, and holds few of them.
+#[test]
+#[ignore = "a million objects take a minute and 1 GiB: cargo test -p millpond-fuse million -- --ignored"]
+fn a_million_entries_stream_from_one_request_on() {
+    const ENTRIES: usize = 1_000_000;
+    const PAGE: u64 = 1000;
+    let fixture_runtime = tokio::runtime::Runtime::new().unwrap();
+    let s3 = fixture_runtime.block_on(S3Fixture::start());
+    s3.create_bucket("data");
+    for n in 0..ENTRIES {
+        s3.put("data", &format!("d/{n:07}"), "x");
+    }
+    let Some(rig) = Rig::with("s3://data", s3.options(), |_| {}) else {
+        return;
+    };
+    let dir = rig.path("d");
+    let lists_of = |work: &dyn Fn()| {
+        assert!(std::fs::metadata(&dir).unwrap().is_dir());
+        s3.reset_counters();
+        work();
+        let counters = s3.counters();
+        assert_eq!((counters.heads, counters.gets), (0, 0));
+        counters.lists
+    };
+    let first = lists_of(&|| {
+        let first = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap();
+        assert_eq!(first.file_name(), "0000000");
+    });
+    assert_eq!(first, 1, "before the first entry");
+    // As far as a full pipe and the buffers at its ends: 8 bytes to a name.
+    let head = lists_of(&|| {
+        let line = "ls -f \"$0\" | head";
+        let shell = std::process::Command::new("sh")
+            .args(["-c", line])
+            .arg(&dir)
+            .output()
+            .unwrap();
+        assert_eq!(shell.stdout.split(|byte| *byte == b'\n').count(), 11);
+    });
+    assert!(head <= 16, "{head} requests for ten names");
+
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    };
+    let before = resident();
+    let all = lists_of(&|| {
+        let mut next = 0;
+        let mut most = 0;
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert_eq!(name, format!("{next:07}"));
+            next += 1;
+            if next % 10_000 == 0 {
+                most = most.max(resident());
+            }
+        }
+        assert_eq!(next, ENTRIES);
+        let more = most.saturating_sub(before) >> 20;
+        assert!(more < 128, "{more} MiB more than before");
+    });
+    assert!(all <= ENTRIES as u64 / PAGE + 1, "{all} requests");
+    // The kernel was not made to know what nobody looked at.
+    let inodes = rig.mounted().stats().inodes;
+    assert!(inodes < ENTRIES / 10, "{inodes} inodes");
+    drop(rig);
+    fixture_runtime.block_on(s3.shutdown());
+}
+
 /// Entries from the present place of `dir` on, each with the place after it.
 fn rest(dir: &File, most: usize) -> Vec<(String, u64)> {
     let mut buffer = [MaybeUninit::uninit(); 4096];

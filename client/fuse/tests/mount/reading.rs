@@ -94,6 +94,41 @@ fn a_sparse_file_reads_zeros_and_its_far_end() {
     assert_eq!(file.read_at(&mut got, u64::MAX >> 2).unwrap(), 0);
 }
 
+/// Where data is in a file is not told: all of it counts as data up to its end.
+#[test]
+fn a_seek_for_data_or_a_hole_is_right_everywhere() {
+    use rustix::fs::{SeekFrom, seek};
+    use rustix::io::Errno;
+
+    const SIZE: u64 = 3 << 20;
+    let (dir, uri) = local();
+    let sparse = File::create(dir.path().join("sparse")).unwrap();
+    sparse.set_len(SIZE).unwrap();
+    sparse.write_all_at(b"data", SIZE / 2).unwrap();
+    File::create(dir.path().join("empty")).unwrap();
+    for kernel_opens in [false, true] {
+        let Some(rig) = Rig::with(&uri, Default::default(), |options| {
+            options.kernel_opens = kernel_opens;
+        }) else {
+            return;
+        };
+        for (name, size) in [("sparse", SIZE), ("empty", 0)] {
+            let file = File::open(rig.path(name)).unwrap();
+            for at in [0, 1, SIZE / 2, SIZE - 1]
+                .into_iter()
+                .filter(|at| *at < size)
+            {
+                assert_eq!(seek(&file, SeekFrom::Data(at)), Ok(at), "{name} at {at}");
+                assert_eq!(seek(&file, SeekFrom::Hole(at)), Ok(size), "{name} at {at}");
+            }
+            for at in [size, size + 1] {
+                assert_eq!(seek(&file, SeekFrom::Data(at)), Err(Errno::NXIO));
+                assert_eq!(seek(&file, SeekFrom::Hole(at)), Err(Errno::NXIO));
+            }
+        }
+    }
+}
+
 #[test]
 fn many_readers_read_at_once() {
     let (store, uri) = memory();
