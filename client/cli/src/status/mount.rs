@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use millpond_fuse::control::Config;
+use millpond_fuse::control::{Config, ConfigNode};
 
 use crate::mounted::OurMount;
 use crate::output::{self, OutputArgs, human};
@@ -21,7 +21,7 @@ pub(super) fn show(path: &Path, output: OutputArgs) -> anyhow::Result<()> {
 
 fn lines(config: &Config) -> Vec<(&'static str, String)> {
     let cluster = match &config.cluster {
-        Some(cluster) if config.connected => format!("{cluster}, {} nodes", config.nodes.len()),
+        Some(cluster) if config.connected => format!("{cluster}, {}", nodes(&config.nodes)),
         Some(cluster) => format!("{cluster}, no coordinator answers (reads go on)"),
         None => "none: a mount of one store".to_owned(),
     };
@@ -58,9 +58,38 @@ fn lines(config: &Config) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// How many nodes there are, and which of them are slower than the store.
+fn nodes(nodes: &[ConfigNode]) -> String {
+    let slow = nodes.iter().filter(|node| node.gone_round);
+    let slow: Vec<&str> = slow.map(|node| node.node.as_str()).collect();
+    match slow.as_slice() {
+        [] => format!("{} nodes", nodes.len()),
+        slow => format!(
+            "{} nodes, slower than the store and gone round: {}",
+            nodes.len(),
+            slow.join(", ")
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_is_gone_round_is_named() {
+        let node = |id: u32, gone_round| ConfigNode {
+            node: format!("node-{id}"),
+            address: String::new(),
+            state: "active".to_owned(),
+            zone: String::new(),
+            gone_round,
+        };
+        let mut all = [node(1, false), node(2, false)];
+        assert_eq!(nodes(&all), "2 nodes");
+        all[1].gone_round = true;
+        assert!(nodes(&all).ends_with("gone round: node-2"));
+    }
 
     #[test]
     fn what_does_not_work_is_told_with_its_reason() {

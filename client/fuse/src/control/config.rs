@@ -83,6 +83,9 @@ pub struct ConfigNode {
     pub state: String,
     /// Its zone.
     pub zone: String,
+    /// Whether this mount goes round it now, because the store itself is faster.
+    #[serde(default)]
+    pub gone_round: bool,
 }
 
 /// An entry of the mount table.
@@ -101,6 +104,8 @@ impl Config {
         let subtree = shared.inodes.lock().root().to_owned();
         let alone = client.coordinators.is_empty();
         let passing = shared.passing.state();
+        let gone_round = shared.fs.stats().gone_round;
+        let node = |member| ConfigNode::of(member, &gone_round);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             directory: shared.control.dir.display().to_string(),
@@ -114,7 +119,7 @@ impl Config {
             coordinators: client.coordinators.clone(),
             connected: shared.fs.is_live(),
             epoch: view.epoch.0,
-            nodes: view.members.iter().map(ConfigNode::of).collect(),
+            nodes: view.members.iter().map(node).collect(),
             mounts: view.mounts.iter().map(ConfigMount::of).collect(),
             block_size: view.block_size.bytes(),
             memory_limit: shown.memory_limit,
@@ -149,12 +154,13 @@ impl Config {
 }
 
 impl ConfigNode {
-    fn of(member: &millpond_proto::Member) -> Self {
+    fn of(member: &millpond_proto::Member, gone_round: &[millpond_proto::NodeId]) -> Self {
         Self {
             node: member.id.to_string(),
             address: member.addr.clone(),
             state: format!("{:?}", member.state).to_lowercase(),
             zone: member.zone.clone(),
+            gone_round: gone_round.contains(&member.id),
         }
     }
 }
