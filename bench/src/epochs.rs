@@ -8,6 +8,7 @@
 //! - A sample is a file of one block, so the order of samples is the order of blocks.
 //! - The size of the data set follows from the capacity that the nodes report: at 25 % it has
 //!   four times as many blocks as the tier has room for.
+//! - The mount has the cache profile `dataset`, which is made for this.
 //! - What did not come from the UFS came from the tier: each epoch has a client of its own with
 //!   the least memory that one works with, and nothing in it.
 //! - The first epoch is not counted: nobody can have anything then.
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use millpond_process::{Size, UsageError};
+use millpond_proto::profile::{PROFILE_OPTION, Profile};
 
 use crate::cluster::{Cluster, ClusterSpec, Kind};
 use crate::measure::Spread;
@@ -164,7 +166,8 @@ fn measure(
     let samples = samples(tier_blocks, percent)?;
     dataset.extend_to(samples)?;
     let mount = format!("/{case}");
-    cluster.add_ufs(&mount, &dataset.uri(), &BTreeMap::new())?;
+    let profile = (PROFILE_OPTION.to_owned(), Profile::Dataset.to_string());
+    cluster.add_ufs(&mount, &dataset.uri(), &BTreeMap::from([profile]))?;
     let outcome = Training {
         context,
         cluster: &cluster,

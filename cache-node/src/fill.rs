@@ -257,7 +257,7 @@ async fn fill_block(inner: &Inner, fill: &Fill, job: &FillJob) -> Result<Tier, F
             (block, Tier::Ufs)
         }
     };
-    inner.store.insert(job.block, block).await;
+    inner.store.insert(job.block, block.under(job.policy)).await;
     Ok(tier)
 }
 

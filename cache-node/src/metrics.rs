@@ -355,6 +355,13 @@ impl Collector for StoreCollector {
             stats.disk_capacity,
         )?;
         per_tier(
+            "millpond_node_held",
+            "Bytes of blocks held on to because their data set does not fit",
+            bytes,
+            stats.memory_held,
+            stats.disk_held,
+        )?;
+        per_tier(
             "millpond_node_cached_blocks",
             "Blocks held",
             None,

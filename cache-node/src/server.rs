@@ -18,8 +18,8 @@ use millpond_net::tls::PeerRole;
 use millpond_proto::checksum::page_checksums;
 use millpond_proto::wire::frame::{BlockSource, Op, Request, Tier};
 use millpond_proto::wire::pb;
-use millpond_proto::{Epoch, ErrorKind, FileId, NodeId};
-use millpond_store::{Hit, Store};
+use millpond_proto::{Epoch, ErrorKind, FileId, Mount, NodeId, Profile};
+use millpond_store::{Hit, Policy, Store};
 
 use crate::fill::{FillJob, FillReader, Fills, Joined, error_chain};
 use crate::metadata::NodeMetadata;
@@ -256,6 +256,7 @@ impl NodeService {
             ufs,
             path: path.clone(),
             version: version.clone(),
+            policy: mount_policy(&mount),
             holders,
         })
     }
@@ -266,4 +267,10 @@ impl NodeService {
         debug!(%kind, message, "refused");
         reply.fail(kind, message).await
     }
+}
+
+/// What full tiers do with the blocks of a mount. One whose option has no meaning, of a newer
+/// release perhaps, is like any other.
+fn mount_policy(mount: &Mount) -> Policy {
+    Profile::of(&mount.options).unwrap_or_default().into()
 }

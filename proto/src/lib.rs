@@ -12,6 +12,7 @@
 //! | [`ring`] | [`Ring`]: which nodes own a block |
 //! | [`mount`] | [`MountTable`]: which UFS a path belongs to |
 //! | [`metadata`] | [`Trust`]: how long attributes are believed |
+//! | [`profile`] | [`Profile`]: what a mount's data are used for |
 //! | [`change`] | [`ChangeLog`]: paths that are no longer as they were said to be |
 //! | [`cluster`] | [`ClusterView`]: members, epoch and mounts as one immutable value |
 //! | [`error`] | [`ErrorKind`]: what the caller should do about a failure |
@@ -24,6 +25,7 @@ pub mod error;
 pub mod id;
 pub mod metadata;
 pub mod mount;
+pub mod profile;
 pub mod ring;
 pub mod version;
 #[cfg(feature = "wire")]
@@ -36,5 +38,6 @@ pub use error::ErrorKind;
 pub use id::{BlockId, ClusterId, Epoch, FileId, MountId, NodeId};
 pub use metadata::{MetadataMode, MetadataOptions, Trust};
 pub use mount::{Mount, MountPath, MountTable};
+pub use profile::Profile;
 pub use ring::Ring;
 pub use version::FileVersion;

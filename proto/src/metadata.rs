@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::mount::MountError;
+use crate::profile::{PROFILE_OPTION, Profile};
 
 /// The mount option that names a [`MetadataMode`].
 pub const MODE_OPTION: &str = "metadata";
@@ -66,7 +67,8 @@ pub struct MetadataOptions {
 }
 
 impl MetadataOptions {
-    /// Reads [`MODE_OPTION`] and [`TTL_OPTION`]. A TTL alone means mode `ttl`.
+    /// Reads [`MODE_OPTION`] and [`TTL_OPTION`]. A TTL alone means mode `ttl`; without either,
+    /// the metadata of a data set ([`Profile`]) are `immutable`.
     ///
     /// # Errors
     /// [`MountError::BadOption`] for a value without meaning, or a TTL in another mode.
@@ -92,13 +94,20 @@ impl MetadataOptions {
                 mode: Some(MetadataMode::Ttl),
                 ttl,
             }),
+            (None, None) => Ok(Self {
+                mode: match Profile::of(options)? {
+                    Profile::Dataset => Some(MetadataMode::Immutable),
+                    Profile::Default => None,
+                },
+                ttl,
+            }),
             (mode, ttl) => Ok(Self { mode, ttl }),
         }
     }
 
-    /// `options` without those that are read here: what the UFS driver is to see.
+    /// `options` without those that are the mount's own: what the UFS driver is to see.
     pub fn strip(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let ours = |key: &str| key == MODE_OPTION || key == TTL_OPTION;
+        let ours = |key: &str| [MODE_OPTION, TTL_OPTION, PROFILE_OPTION].contains(&key);
         options
             .iter()
             .filter(|(key, _)| !ours(key))
@@ -199,6 +208,11 @@ mod tests {
         let strict = read(&[("metadata", "strict")]).unwrap().over(DEFAULT);
         assert_eq!(strict.presence(), Duration::ZERO);
         assert_eq!(strict.absence_from_listing(), Duration::ZERO);
+        let dataset = read(&[("cache_profile", "dataset")]).unwrap().over(DEFAULT);
+        assert_eq!(dataset.presence(), FOREVER);
+        let changing = [("cache_profile", "dataset"), ("metadata_ttl", "1s")];
+        let changing = read(&changing).unwrap().over(DEFAULT);
+        assert_eq!(changing.presence(), Duration::from_secs(1));
         // A TTL speaks of mode ttl, whatever the client's own default is.
         let default = Trust {
             mode: MetadataMode::Strict,
@@ -225,7 +239,12 @@ mod tests {
 
     #[test]
     fn the_driver_sees_its_own_options_alone() {
-        let options = [("region", "x"), ("metadata", "ttl"), ("metadata_ttl", "1s")];
+        let options = [
+            ("region", "x"),
+            ("metadata", "ttl"),
+            ("metadata_ttl", "1s"),
+            ("cache_profile", "dataset"),
+        ];
         let options = options.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let left: Vec<_> = MetadataOptions::strip(&options).into_keys().collect();
         assert_eq!(left, ["region"]);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ErrorKind;
 use crate::id::MountId;
 use crate::metadata::MetadataOptions;
+use crate::profile::Profile;
 
 /// An absolute, normalized path of the Millpond namespace.
 ///
@@ -155,6 +156,16 @@ pub fn is_secret_option(key: &str) -> bool {
         && !key.ends_with("_file")
 }
 
+/// Whether the options that are the mount's own, not its driver's, have a meaning.
+///
+/// # Errors
+/// [`MountError::BadOption`] names the one that has not.
+pub fn check_options(options: &BTreeMap<String, String>) -> Result<(), MountError> {
+    Profile::of(options)?;
+    MetadataOptions::of(options)?;
+    Ok(())
+}
+
 /// All mounts. Nested mounts and a mount at `/` are allowed; the longest prefix wins.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -183,7 +194,7 @@ impl MountTable {
     /// [`MountError::Exists`] if its path is taken; [`MountError::BadOption`] for options
     /// without meaning, as far as they are not the UFS driver's.
     pub fn add(&mut self, mount: Mount) -> Result<(), MountError> {
-        MetadataOptions::of(&mount.options)?;
+        check_options(&mount.options)?;
         if let Some(taken) = self.mounts.get(&mount.path) {
             let (path, ufs) = (taken.path.to_string(), taken.ufs.clone());
             return Err(MountError::Exists { path, ufs });
@@ -202,7 +213,7 @@ impl MountTable {
         path: &MountPath,
         options: BTreeMap<String, String>,
     ) -> Result<(), MountError> {
-        MetadataOptions::of(&options)?;
+        check_options(&options)?;
         match self.mounts.get_mut(path) {
             Some(mount) => mount.options = options,
             None => return Err(self.missing(path)),

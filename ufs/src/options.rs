@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use millpond_proto::{ErrorKind, MetadataOptions};
+use millpond_proto::ErrorKind;
 
 use crate::error::{Op, UfsError};
 use crate::uri::Scheme;
@@ -27,7 +27,7 @@ pub struct OptionSpec {
 ///
 /// | scheme | options |
 /// |---|---|
-/// | all | `timeout`, `concurrency`, `metadata`, `metadata_ttl`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
+/// | all | `timeout`, `concurrency`, `metadata`, `metadata_ttl`, `cache_profile`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
 /// | all over the network | `max_retries`, `connect_timeout`, `allow_http` |
 /// | S3, GCS, Azure, memory | `page_size` |
 /// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
@@ -81,7 +81,7 @@ impl<'a> OptionSet<'a> {
             }
         }
         // They are the mount's, not the driver's: the cache above goes by them.
-        if let Err(error) = MetadataOptions::of(values) {
+        if let Err(error) = millpond_proto::mount::check_options(values) {
             return Err(UfsError::new(
                 ErrorKind::Invalid,
                 Op::Open,
@@ -272,6 +272,13 @@ const COMMON: &[OptionSpec] = &[
         "metadata_ttl",
         "as each client chooses, else 1s",
         "How long attributes and listings are believed in mode ttl; absence for half of it.",
+    ),
+    plain(
+        "cache_profile",
+        "default",
+        "What the data are used for: default, or dataset (read whole again and again and not \
+         changed, as training does: nodes hold on to as much as fits, metadata is immutable \
+         unless said otherwise).",
     ),
 ];
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use millpond_proto::{BlockId, ErrorKind, FileVersion, NodeId};
-use millpond_store::Block;
+use millpond_store::{Block, Policy};
 use millpond_ufs::Ufs;
 
 use crate::metrics::NodeMetrics;
@@ -35,6 +35,8 @@ pub struct FillJob {
     pub path: String,
     /// The version to read.
     pub version: FileVersion,
+    /// What full tiers do with it.
+    pub policy: Policy,
     /// Nodes that may hold the block, to be asked first, in this order.
     pub holders: Vec<NodeId>,
 }

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use millpond_proto::checksum::page_checksums;
 use millpond_proto::{FileId, FileVersion, NodeId};
-use millpond_store::{Block, StoreConfig};
+use millpond_store::{Block, Policy, StoreConfig};
 use millpond_ufs::{Entry, Metadata, Op, Ufs, UfsError};
 
 use super::*;
@@ -215,6 +215,7 @@ fn job(ufs: &Arc<FakeUfs>, index: u64) -> FillJob {
         ufs: Arc::new(Shared(Arc::clone(ufs))),
         path: "file".to_owned(),
         version: FileVersion::Modified(1),
+        policy: Policy::default(),
         holders: Vec::new(),
     }
 }

@@ -18,6 +18,8 @@ pub enum Refusal {
     TooLarge,
     /// Too much is being written at the moment.
     Busy,
+    /// What is held of its data set leaves no room.
+    Held,
     /// The disk failed or is full.
     Disk,
     /// The store is shutting down.

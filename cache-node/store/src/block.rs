@@ -7,6 +7,8 @@ use bytes::Bytes;
 use millpond_proto::checksum::{PAGE_SIZE, crc32c, page_checksums, piece_count, pieces};
 use millpond_proto::wire::frame::Tier;
 
+use crate::policy::Policy;
+
 /// A whole block, short only if it is a file's last.
 ///
 /// - `checksums` has one CRC32C per 64 KiB page of `data`.
@@ -18,13 +20,19 @@ pub struct Block {
     pub data: Bytes,
     /// One CRC32C per page.
     pub checksums: Arc<[u32]>,
+    /// How full tiers choose between it and others.
+    pub policy: Policy,
 }
 
 impl Block {
     /// A block of `data`, whose checksums are computed.
     pub fn new(data: Bytes) -> Self {
         let checksums = page_checksums(&data).into();
-        Self { data, checksums }
+        Self {
+            data,
+            checksums,
+            policy: Policy::default(),
+        }
     }
 
     /// A block whose bytes were verified against `checksums` by the caller. None unless
@@ -34,7 +42,15 @@ impl Block {
         (checksums.len() == pages).then(|| Self {
             data,
             checksums: checksums.into(),
+            policy: Policy::default(),
         })
+    }
+
+    /// The same block under another policy.
+    #[must_use]
+    pub const fn under(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// Length in bytes.

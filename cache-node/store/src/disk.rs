@@ -12,6 +12,8 @@
 //!
 //! - A file is written under `tmp/`, then renamed: it is whole or not there.
 //! - Every page read is verified; a bad one drops the block.
+//! - The file of a block that is held ([`Policy::Hold`](crate::Policy::Hold)) is read-only:
+//!   so a restart knows which ones are.
 //! - All files together, those being written included, never exceed the capacity: what must
 //!   go is unlinked before what comes is written.
 //! - A restart finds every block again. Nothing is forced to the medium: after a power
@@ -184,6 +186,7 @@ impl DiskTier {
         let admission = self.inner.write(id, block);
         match admission {
             Admission::Refused(Refusal::Busy) => self.inner.counters.refused_busy.inc(),
+            Admission::Refused(Refusal::Held) => self.inner.counters.refused_held.inc(),
             Admission::Refused(_) => self.inner.counters.refused_error.inc(),
             Admission::Accepted => self.inner.counters.writes.inc(),
             Admission::Present => {}
@@ -207,6 +210,11 @@ impl DiskTier {
     /// Bytes of all files; never above [`capacity`](Self::capacity).
     pub fn used(&self) -> u64 {
         self.inner.used()
+    }
+
+    /// Bytes of the files of blocks that are held.
+    pub fn held(&self) -> u64 {
+        self.inner.index.held()
     }
 
     /// The limit in bytes.
@@ -270,7 +278,12 @@ impl Inner {
         if !self.health.lock().admits(Instant::now()) {
             return Admission::Refused(Refusal::Disk);
         }
-        let entry = Arc::new(Entry::new(block.data.len() as u32, size, State::Writing));
+        let entry = Arc::new(Entry::new(
+            block.data.len() as u32,
+            size,
+            block.policy,
+            State::Writing,
+        ));
         if let Err(admission) = self.reserve(id, &entry) {
             return admission;
         }
@@ -306,9 +319,10 @@ impl Inner {
         if self.index.contains(&id) {
             return Err(Admission::Present);
         }
-        for (victim, evicted) in self.index.insert(id, Arc::clone(entry)) {
-            self.counters.evictions.inc();
-            self.discard(&victim, &evicted);
+        let (taken, gone) = self.index.insert(id, entry);
+        self.evict(gone);
+        if !taken {
+            return Err(Admission::Refused(Refusal::Held));
         }
         // Room that only blocks still being written could give is not room.
         if self.used() + entry.size > self.capacity {
@@ -319,6 +333,14 @@ impl Inner {
         }
         self.add(entry.size);
         Ok(())
+    }
+
+    /// Discards blocks that had to make room.
+    fn evict(&self, gone: Vec<(BlockId, Arc<Entry>)>) {
+        for (victim, entry) in gone {
+            self.counters.evictions.inc();
+            self.discard(&victim, &entry);
+        }
     }
 
     /// Gives a written file its name, unless its entry was evicted meanwhile.
@@ -393,15 +415,17 @@ impl Inner {
     fn restore(&self, found: Vec<scan::Found>) {
         let _names = self.names.lock();
         for file in found {
-            let entry = Arc::new(Entry::new(file.len, file.size, State::Ready));
+            let entry = Entry::new(file.len, file.size, file.policy, State::Ready);
+            let entry = Arc::new(entry);
             self.add(file.size);
             if file.size > self.capacity {
                 self.discard(&file.id, &entry);
                 continue;
             }
-            for (victim, evicted) in self.index.insert(file.id, entry) {
-                self.counters.evictions.inc();
-                self.discard(&victim, &evicted);
+            let (taken, gone) = self.index.insert(file.id, &entry);
+            self.evict(gone);
+            if !taken {
+                self.discard(&file.id, &entry);
             }
         }
     }

@@ -9,13 +9,16 @@
 //! | [`block`] | [`Block`] and [`Hit`]: bytes with a checksum per page |
 //! | [`memory`] | [`MemoryTier`]: whole blocks in memory, weighed in bytes |
 //! | [`disk`] | [`DiskTier`]: one plain file per block |
+//! | [`policy`] | [`Policy`]: what a full tier does with a block |
 //! | [`store`] | [`Store`]: memory, then disk |
 //! | [`stats`] | what a store counts |
 
 mod admission;
 pub mod block;
 pub mod disk;
+mod hold;
 pub mod memory;
+pub mod policy;
 pub mod stats;
 pub mod store;
 
@@ -24,5 +27,6 @@ pub use block::{Block, Hit};
 pub use disk::{DiskConfig, DiskTier};
 pub use memory::MemoryTier;
 pub use millpond_disk::DiskError;
+pub use policy::Policy;
 pub use stats::StoreStats;
 pub use store::{Store, StoreConfig};

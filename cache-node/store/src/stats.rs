@@ -9,12 +9,16 @@ pub struct StoreStats {
     pub memory_used: u64,
     /// Limit of the memory tier in bytes.
     pub memory_capacity: u64,
+    /// Bytes of the memory tier under [`Policy::Hold`](crate::Policy::Hold).
+    pub memory_held: u64,
     /// Blocks in the memory tier.
     pub memory_blocks: u64,
     /// Bytes of block files, those being written included.
     pub disk_used: u64,
     /// Limit of the disk tier in bytes.
     pub disk_capacity: u64,
+    /// Bytes of the disk tier under [`Policy::Hold`](crate::Policy::Hold).
+    pub disk_held: u64,
     /// Blocks in the disk tier.
     pub disk_blocks: u64,
     /// Bytes accepted and not yet on disk.
@@ -34,6 +38,8 @@ pub struct StoreStats {
     pub disk_evictions: u64,
     /// Blocks not written to disk because too much was being written.
     pub disk_refused_busy: u64,
+    /// Blocks not written to disk because what is held of their data set leaves no room.
+    pub disk_refused_held: u64,
     /// Blocks not written to disk because it failed or was full.
     pub disk_refused_error: u64,
     /// Failed operations on the disk.
@@ -47,6 +53,7 @@ pub(crate) struct DiskCounters {
     pub(crate) writes: Count,
     pub(crate) evictions: Count,
     pub(crate) refused_busy: Count,
+    pub(crate) refused_held: Count,
     pub(crate) refused_error: Count,
     pub(crate) errors: Count,
 }

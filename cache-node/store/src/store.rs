@@ -188,6 +188,7 @@ impl Store {
         let mut stats = StoreStats {
             memory_used: inner.memory.used(),
             memory_capacity: inner.memory.capacity(),
+            memory_held: inner.memory.held(),
             memory_blocks: inner.memory.blocks(),
             writing_bytes: inner.writing_bytes(),
             memory_hits: inner.memory_hits.value(),
@@ -199,11 +200,13 @@ impl Store {
             let counters = disk.counters();
             stats.disk_used = disk.used();
             stats.disk_capacity = disk.capacity();
+            stats.disk_held = disk.held();
             stats.disk_blocks = disk.blocks();
             stats.corrupt = counters.corrupt.value();
             stats.disk_writes = counters.writes.value();
             stats.disk_evictions = counters.evictions.value();
             stats.disk_refused_busy = counters.refused_busy.value() + inner.refused_busy.value();
+            stats.disk_refused_held = counters.refused_held.value();
             stats.disk_refused_error = counters.refused_error.value();
             stats.disk_errors = counters.errors.value();
         }

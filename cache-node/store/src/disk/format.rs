@@ -11,8 +11,9 @@
 //!          +40  end of the file
 //! ```
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use millpond_proto::wire::frame::Tier;
 use rustix::buffer::spare_capacity;
 
 use crate::block::{Block, Hit, piece_checksums};
+use crate::policy::Policy;
 
 const MAGIC: &[u8; 8] = b"MPBLOCK1";
 const FOOTER_LEN: usize = 40;
@@ -63,9 +65,30 @@ pub(super) fn block_len(file: u64) -> Option<u32> {
 
 /// Writes a new file at `path`.
 pub(super) fn write(path: &Path, id: &BlockId, block: &Block) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode(block.policy))
+        .open(path)?;
     file.write_all(&block.data)?;
     file.write_all(&footer(id, block))
+}
+
+/// The permissions of a block file tell its policy, so that a scan need not open it.
+const fn mode(policy: Policy) -> u32 {
+    match policy {
+        Policy::ScanResistant => 0o600,
+        Policy::Hold => 0o400,
+    }
+}
+
+/// The policy of the block in a file.
+pub(super) fn policy(file: &Metadata) -> Policy {
+    if file.permissions().readonly() {
+        Policy::Hold
+    } else {
+        Policy::ScanResistant
+    }
 }
 
 fn footer(id: &BlockId, block: &Block) -> Vec<u8> {

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::format;
 use super::layout::Layout;
+use crate::policy::Policy;
 
 /// A block file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub(super) struct Found {
     pub(super) len: u32,
     /// Bytes that the file takes on disk.
     pub(super) size: u64,
+    pub(super) policy: Policy,
     written: SystemTime,
 }
 
@@ -46,6 +48,7 @@ fn scan_fan(layout: &Layout, path: &Path) -> io::Result<Vec<Found>> {
                     id,
                     len,
                     size: format::footprint(len as usize),
+                    policy: format::policy(&metadata),
                     written: metadata.modified()?,
                 }),
                 _ => {

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use millpond_proto::wire::frame::Tier;
 use millpond_proto::{ClusterId, ErrorKind};
-use millpond_store::{Admission, DiskConfig, DiskError, DiskTier, Refusal, Store, StoreConfig};
+use millpond_store::{
+    Admission, DiskConfig, DiskError, DiskTier, Policy, Refusal, Store, StoreConfig,
+};
 
 use super::support::{assert_right, block, block_files, disk_usage, id};
 
@@ -129,6 +131,33 @@ fn a_file_that_was_cut_or_swapped_is_never_served() {
     file.set_len(70_000).unwrap();
     assert!(tier.read_blocking(&a, 0, 10).is_none());
     assert_eq!(tier.used(), 0);
+}
+
+#[test]
+fn what_was_held_is_held_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (held, other) = (id(1, 1), id(1, 2));
+    let tier = open(dir.path());
+    tier.write_blocking(held, &block(&held, 100_000).under(Policy::Hold));
+    tier.write_blocking(other, &block(&other, 100_000));
+    let bytes = tier.held();
+    assert!(bytes >= 100_000 && bytes < tier.used());
+    drop(tier);
+    let tier = open(dir.path());
+    assert_eq!(tier.held(), bytes);
+    for id in [held, other] {
+        assert_right(&tier.read_blocking(&id, 0, 100).unwrap(), &id, 100_000, 0);
+    }
+    // A data set larger than the tier does not push itself out, nor is it written again.
+    let writes = (0..200).filter(|n| {
+        let id = id(2, *n);
+        let block = block(&id, 100_000).under(Policy::Hold);
+        tier.write_blocking(id, &block) == Admission::Accepted
+    });
+    assert!(writes.count() < 200 && tier.contains(&held));
+    assert!(tier.used() <= tier.capacity());
+    tier.remove(&held);
+    assert!(!tier.contains(&held));
 }
 
 #[test]

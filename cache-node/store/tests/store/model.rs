@@ -1,9 +1,11 @@
 //! Random operations against a map: a tier may forget, but never lies and never grows.
 
 use std::collections::HashMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use millpond_store::{DiskConfig, DiskTier, Store, StoreConfig};
+use millpond_store::{DiskConfig, DiskTier, Policy, Store, StoreConfig};
 use proptest::prelude::*;
 
 use super::support::{assert_right, block, disk_usage, id};
@@ -12,7 +14,7 @@ const ROOM: u64 = 300_000;
 
 #[derive(Debug, Clone)]
 enum Action {
-    Insert { key: u8, len: usize },
+    Insert { key: u8, len: usize, held: bool },
     Read { key: u8, from: f64, to: f64 },
     Remove { key: u8 },
     Damage { key: u8, at: f64 },
@@ -22,8 +24,8 @@ enum Action {
 fn actions() -> impl Strategy<Value = Vec<Action>> {
     let key = 0u8..12;
     let action = prop_oneof![
-        5 => (key.clone(), prop_oneof![1usize..400, 60_000usize..140_000])
-            .prop_map(|(key, len)| Action::Insert { key, len }),
+        5 => (key.clone(), prop_oneof![1usize..400, 60_000usize..140_000], any::<bool>())
+            .prop_map(|(key, len, held)| Action::Insert { key, len, held }),
         6 => (key.clone(), 0.0..1.0f64, 0.0..1.0f64)
             .prop_map(|(key, from, to)| Action::Read { key, from, to }),
         1 => key.clone().prop_map(|key| Action::Remove { key }),
@@ -31,6 +33,14 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(Action::Reopen),
     ];
     proptest::collection::vec(action, 1..60)
+}
+
+const fn policy(held: bool) -> Policy {
+    if held {
+        Policy::Hold
+    } else {
+        Policy::ScanResistant
+    }
 }
 
 fn disk(dir: &Path) -> DiskTier {
@@ -55,10 +65,10 @@ proptest! {
         let mut lens: HashMap<u8, usize> = HashMap::new();
         for action in actions {
             match action {
-                Action::Insert { key, len } => {
+                Action::Insert { key, len, held } => {
                     let len = *lens.entry(key).or_insert(len);
                     let id = id(key, 0);
-                    tier.write_blocking(id, &block(&id, len));
+                    tier.write_blocking(id, &block(&id, len).under(policy(held)));
                 }
                 Action::Read { key, from, to } => {
                     let id = id(key, 0);
@@ -100,10 +110,10 @@ proptest! {
             let mut lens: HashMap<u8, usize> = HashMap::new();
             for action in actions {
                 match action {
-                    Action::Insert { key, len } => {
+                    Action::Insert { key, len, held } => {
                         let len = *lens.entry(key).or_insert(len);
                         let id = id(key, 0);
-                        store.insert(id, block(&id, len)).await;
+                        store.insert(id, block(&id, len).under(policy(held))).await;
                     }
                     Action::Read { key, from, to } => {
                         let id = id(key, 0);
@@ -142,6 +152,8 @@ fn damage(dir: &Path, name: &str, at: f64) {
     let Some(path) = files.into_iter().find(|f| f.ends_with(name)) else {
         return;
     };
+    // That of a block that is held is read-only.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     let at = ((bytes.len() as f64) * at) as usize;
     bytes[at] ^= 4;
