@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use millpond_net::block_client::{BlockClient, Peer};
 use millpond_proto::wire::frame::{Op, Request};
 use millpond_proto::{ErrorKind, NodeId};
-use millpond_store::Block;
+use millpond_store::{Block, Policy};
 
 use crate::fill::{FillJob, Peek};
 use crate::view::CurrentView;
@@ -67,6 +67,7 @@ impl Peek for PeerBlocks {
         }
         let data = response.read_data().await.map_err(|error| error.kind())?;
         Ok(Block {
+            policy: Policy::default(),
             data: data.bytes,
             checksums: data.checksums.into(),
         })

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 
 use millpond_proto::checksum::{PAGE_SIZE, crc32c, page_count};
-use millpond_store::Block;
+use millpond_store::{Block, Policy};
 
 /// A block of which the first [`published`](Self::published) bytes are there for good.
 ///
@@ -181,6 +181,7 @@ impl BlockWriter {
         let data = self.buffer.slice(0..self.buffer.len)?;
         let checksums = self.buffer.checksums.iter();
         Some(Block {
+            policy: Policy::default(),
             data,
             checksums: checksums.map(|sum| sum.load(Ordering::Relaxed)).collect(),
         })

@@ -18,9 +18,16 @@ use millpond_proto::BlockId;
 /// the longest is close to two epochs.
 const PATIENCE: u64 = 4;
 
-/// Before anything was returned to, a block is idle too long after so many asks for each block
+/// Before as much was returned to as is held, a block is idle too long after so many asks for each block
 /// that is held: a tier that holds less than one part in so many of a data set is no use.
 const FIRST_PATIENCE: u64 = 256;
+
+/// However soon blocks are returned to, one is not idle before so many asks.
+const LEAST_PATIENCE: u64 = 256;
+
+/// Reads of a block while so many others are asked for, at most, are one use: it is read in
+/// pieces.
+const BURST: u64 = 64;
 
 /// The blocks that are held, each with what the tier keeps of it.
 ///
@@ -46,8 +53,8 @@ struct Held<V> {
 #[derive(Debug, Default)]
 struct Returns {
     seen: u64,
-    /// The longest of this turn, and of the one before. A turn is as many returns as there are
-    /// blocks.
+    /// The longest of this turn, and of the one before; 0 if there was none. A turn is as many
+    /// returns as there are blocks.
     longest: u64,
     before: u64,
 }
@@ -64,11 +71,14 @@ impl<V> Hold<V> {
 
     /// The block, if held. Counts as a use.
     pub(crate) fn get(&mut self, id: &BlockId) -> Option<&V> {
-        let held = self.blocks.to_back(id)?;
-        self.clock += 1;
-        let away = self.clock - mem::replace(&mut held.used, self.clock);
-        let turn = self.blocks.len() as u64;
-        self.returns.note(away, turn);
+        self.blocks.to_back(id)?;
+        let len = self.blocks.len() as u64;
+        let held = self.blocks.get_mut(id)?;
+        if self.clock - held.used >= (len / 4).min(BURST) {
+            self.clock += 1;
+            let away = self.clock - mem::replace(&mut held.used, self.clock);
+            self.returns.note(away, len);
+        }
         self.blocks.back().map(|(_, held)| &held.value)
     }
 
@@ -148,25 +158,25 @@ impl<V> Hold<V> {
     }
 
     fn patience(&self) -> u64 {
-        match self.returns.longest() {
+        match self.returns.before {
             0 => FIRST_PATIENCE * self.blocks.len() as u64,
-            longest => PATIENCE * longest,
+            before => (PATIENCE * before.max(self.returns.longest)).max(LEAST_PATIENCE),
         }
     }
 }
 
 impl Returns {
     fn note(&mut self, away: u64, turn: u64) {
+        // Who reads what is held over and over comes back after as many on average.
+        if away < turn {
+            return;
+        }
         self.longest = self.longest.max(away);
         self.seen += 1;
         if self.seen >= turn {
             self.before = mem::take(&mut self.longest);
             self.seen = 0;
         }
-    }
-
-    fn longest(&self) -> u64 {
-        self.longest.max(self.before)
     }
 }
 
@@ -205,7 +215,9 @@ impl Share {
 /// What of `room` is left to blocks that are not held: those of other mounts, and the ones that
 /// were read just now and not to the end. `largest` is the weight of the largest block.
 pub(crate) fn reserve(room: u64, largest: u64) -> u64 {
-    (room / 64).max(4 * largest).min(room / 2)
+    let wanted = (room / 64).max(4 * largest).min(room / 2);
+    // A cache that has less than the largest block would exceed it.
+    wanted.max(largest + room / 256 + 1).min(room)
 }
 
 #[cfg(test)]
@@ -253,6 +265,37 @@ mod tests {
                 assert_eq!(read(&mut hold, room, order.into_iter()), room);
             }
         }
+    }
+
+    #[test]
+    fn blocks_that_are_read_in_pieces_are_used_once() {
+        let mut hold = Hold::new();
+        for epoch in 0..6 {
+            for eight in shuffled(1000, epoch).chunks(8) {
+                // Eight readers, each of a block of its own, in turn.
+                let misses: Vec<bool> = eight.iter().map(|n| hold.get(&id(*n)).is_none()).collect();
+                for (n, miss) in eight.iter().zip(&misses) {
+                    if *miss && hold.asked(1, 300) {
+                        hold.insert(id(*n), 1, *n, 300);
+                    }
+                }
+                for _ in 0..31 {
+                    eight
+                        .iter()
+                        .for_each(|n| assert!(hold.get(&id(*n)).is_none_or(|v| v == n)));
+                }
+            }
+        }
+        assert_eq!(read(&mut hold, 300, shuffled(1000, 9).into_iter()), 300);
+        // And another data set is not kept waiting for it.
+        for epoch in 0..12 {
+            read(
+                &mut hold,
+                300,
+                shuffled(1000, epoch).into_iter().map(|n| n + 1000),
+            );
+        }
+        assert_eq!(read(&mut hold, 300, 1000..2000), 300);
     }
 
     #[test]
