@@ -14,7 +14,11 @@ pub const BESIDE_DATA: Size = Size::mib(32);
 
 /// A quarter of the memory that this process may use, at least [`LEAST_DEFAULT`].
 pub(super) fn default_limit() -> Size {
-    let quarter = available().map_or(0, |bytes| bytes / 4);
+    default_of(available())
+}
+
+fn default_of(available: Option<u64>) -> Size {
+    let quarter = available.map_or(0, |bytes| bytes / 4);
     // Whole MiB, so that it is readable.
     Size((quarter >> 20) << 20).max(LEAST_DEFAULT)
 }
@@ -120,6 +124,14 @@ mod tests {
         );
         assert_eq!(total("nothing"), None);
         assert!(default_limit() >= LEAST_DEFAULT);
+    }
+
+    #[test]
+    fn the_default_is_a_quarter_and_not_too_little() {
+        assert_eq!(default_of(Some(16 << 30)), Size(4 << 30));
+        assert_eq!(default_of(Some((8 << 30) + 5)), Size(2 << 30));
+        assert_eq!(default_of(Some(512 << 20)), LEAST_DEFAULT);
+        assert_eq!(default_of(None), LEAST_DEFAULT);
     }
 
     #[test]
