@@ -1,12 +1,16 @@
 //! What is read under a memory limit.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Barrier;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use millpond_s3_fixture::S3Fixture;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::MemoryArgs;
 use crate::faults::load::{Access, Dataset, Load};
@@ -20,6 +24,10 @@ const JOBS: u64 = 4;
 const SEQUENTIAL: u64 = 1 << 20;
 const RANDOM: u32 = 128 << 10;
 const SMALL_SIZE: u64 = 24 << 10;
+/// Files that are open at one time.
+const OPEN: u64 = 1000;
+/// Who read them.
+const READERS: u64 = 64;
 
 /// A way to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +42,8 @@ pub(super) enum Pattern {
     SmallFiles,
     /// The names and attributes of all files.
     List,
+    /// Many files open at one time, and many readers.
+    ManyOpen,
 }
 
 /// Files and times.
@@ -61,6 +71,7 @@ impl Pattern {
             Self::Random => "random",
             Self::SmallFiles => "small_files",
             Self::List => "list",
+            Self::ManyOpen => "many_open",
         }
     }
 }
@@ -101,20 +112,21 @@ impl Plan {
         self.small.put(s3, BUCKET, &format!("{SMALL}/"));
     }
 
-    pub(super) const fn patterns(&self) -> [Pattern; 5] {
+    pub(super) const fn patterns(&self) -> [Pattern; 6] {
         [
             Pattern::SequentialCold,
             Pattern::SequentialAgain,
             Pattern::Random,
             Pattern::SmallFiles,
             Pattern::List,
+            Pattern::ManyOpen,
         ]
     }
 
     pub(super) fn describe(&self) -> String {
         format!(
             "read: {} MiB of large files in order by {JOBS} jobs, twice, and at random for {:.1} s, \
-             {} files of {} KiB, a listing",
+             {} files of {} KiB, a listing, {OPEN} open files with {READERS} readers",
             (self.large.files * self.large.size) >> 20,
             self.random.as_secs_f64(),
             self.small.files,
@@ -140,7 +152,36 @@ impl Plan {
             Pattern::Random => self.at_random(large),
             Pattern::SmallFiles => in_parallel(&self.small, &small),
             Pattern::List => list(&small, self.small.files),
+            Pattern::ManyOpen => self.many_open(&large, &small),
         }
+    }
+
+    /// Small files, all open before the first is read, and parts of large ones meanwhile.
+    fn many_open(&self, large: &Path, small: &Path) -> Result<Tally> {
+        raise_file_limit()?;
+        let part = self.large.size.div_ceil(READERS / JOBS);
+        let all_open = Barrier::new(READERS as usize);
+        let reader = |reader: u64| -> Result<Tally> {
+            let numbers = (reader..OPEN).step_by(READERS as usize);
+            let files: Result<Vec<_>> = numbers.map(|n| open(&self.small, n, small)).collect();
+            let streamed = open(&self.large, reader, large);
+            all_open.wait();
+            let (number, file) = streamed?;
+            let start = part * (reader / JOBS);
+            let end = (start + part).min(self.large.size);
+            let mut tally = piece(&self.large, number, &file, start..end)?;
+            for (number, file) in &files? {
+                tally = tally.and(&piece(&self.small, *number, file, 0..SMALL_SIZE)?);
+            }
+            Ok(tally)
+        };
+        std::thread::scope(|scope| {
+            let reader = &reader;
+            let readers: Vec<_> = (0..READERS)
+                .map(|n| scope.spawn(move || reader(n)))
+                .collect();
+            sum(readers.into_iter().map(ScopedJoinHandle::join))
+        })
     }
 
     fn at_random(&self, large: std::path::PathBuf) -> Result<Tally> {
@@ -166,6 +207,22 @@ impl Plan {
     }
 }
 
+/// A file of a dataset in `dir`, open.
+fn open(dataset: &Dataset, number: u64, dir: &Path) -> Result<(u64, File)> {
+    let number = number % dataset.files;
+    Ok((number, File::open(dir.join(Dataset::name(number)))?))
+}
+
+/// Lets this process hold all files open.
+fn raise_file_limit() -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = hard.min(OPEN + 1024);
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    }
+    Ok(())
+}
+
 /// All files, each whole, by several jobs.
 fn in_parallel(dataset: &Dataset, dir: &Path) -> Result<Tally> {
     std::thread::scope(|scope| {
@@ -179,23 +236,31 @@ fn in_parallel(dataset: &Dataset, dir: &Path) -> Result<Tally> {
             })
         };
         let jobs: Vec<_> = (0..JOBS).map(job).collect();
-        let mut sum = Tally::default();
-        for job in jobs {
-            let tally = job.join().map_err(|_| anyhow!("a reader panicked"))??;
-            sum = sum.and(&tally);
-        }
-        Ok(sum)
+        sum(jobs.into_iter().map(ScopedJoinHandle::join))
     })
 }
 
+fn sum(tallies: impl Iterator<Item = std::thread::Result<Result<Tally>>>) -> Result<Tally> {
+    let mut sum = Tally::default();
+    for tally in tallies {
+        sum = sum.and(&tally.map_err(|_| anyhow!("a reader panicked"))??);
+    }
+    Ok(sum)
+}
+
 fn whole(dataset: &Dataset, number: u64, dir: &Path) -> Result<Tally> {
-    let file = File::open(dir.join(Dataset::name(number)))?;
+    let (number, file) = open(dataset, number, dir)?;
+    piece(dataset, number, &file, 0..dataset.size)
+}
+
+/// A range of a file, in order.
+fn piece(dataset: &Dataset, number: u64, file: &File, range: Range<u64>) -> Result<Tally> {
     let mut buffer = vec![0; SEQUENTIAL.min(dataset.size) as usize];
     let mut tally = Tally::default();
-    let mut offset = 0;
-    while offset < dataset.size {
+    let mut offset = range.start;
+    while offset < range.end {
         interrupt::check()?;
-        let len = SEQUENTIAL.min(dataset.size - offset) as usize;
+        let len = SEQUENTIAL.min(range.end - offset) as usize;
         file.read_exact_at(&mut buffer[..len], offset)?;
         tally.mismatches += dataset.mismatches(number, offset, &buffer[..len]);
         tally.verified += len as u64;
