@@ -1,6 +1,6 @@
 //! One listing as its store gives it: page by page, begun again where it broke off.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,8 @@ pub(super) struct Target {
 pub(super) struct Resume {
     /// Entries passed, hidden ones included.
     count: usize,
-    /// The name of the last one.
-    last: Option<Arc<str>>,
+    /// The names of the last few, in the order in which they came.
+    last: VecDeque<Arc<str>>,
 }
 
 /// A listing under way.
@@ -63,7 +63,7 @@ enum Skip {
     Nothing,
     /// Everything up to this name.
     To(Arc<str>),
-    /// So many entries: the name is gone.
+    /// So many entries: the names are gone.
     Count(usize),
 }
 
@@ -147,11 +147,7 @@ impl Source {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
-                let skip = match &self.passed.last {
-                    Some(name) => Skip::To(Arc::clone(name)),
-                    None => Skip::Nothing,
-                };
-                let stream = open(core, &self.target, skip, self.direct).await?;
+                let stream = open(core, &self.target, self.passed.skip(), self.direct).await?;
                 self.stream.insert(stream)
             }
         };
@@ -164,9 +160,9 @@ impl Source {
             if !matches!(stream.skip, Skip::To(_)) {
                 return Ok(None);
             }
-            // The entry where it broke off is gone; those before it are passed by number.
-            let skip = Skip::Count(self.passed.count.saturating_sub(1));
-            *stream = open(core, &self.target, skip, self.direct).await?;
+            // The entry where it broke off is gone: from the one before it on all are new.
+            self.passed.forget_last();
+            *stream = open(core, &self.target, self.passed.skip(), self.direct).await?;
         }
     }
 
@@ -194,10 +190,8 @@ impl Source {
             }
         }
         let ufs = Arc::clone(&stream.ufs);
-        self.passed.count += page.len();
-        if let Some(last) = page.last() {
-            self.passed.last = Some(last.name.as_str().into());
-        }
+        self.passed
+            .add(page.iter().map(|entry| entry.name.as_str()));
         page.into_iter()
             .filter(|entry| !self.target.hidden.contains(&entry.name))
             .map(|entry| self.entry(core, &*ufs, entry))
@@ -241,9 +235,32 @@ impl Target {
 impl Resume {
     /// After these `entries`, too.
     pub(super) fn pass(&mut self, entries: &[DirEntry]) {
-        self.count += entries.len();
-        if let Some(last) = entries.last() {
-            self.last = Some(Arc::clone(&last.name));
+        self.add(entries.iter().map(|entry| &*entry.name));
+    }
+
+    fn add<'a>(&mut self, names: impl ExactSizeIterator<Item = &'a str>) {
+        let count = names.len();
+        self.count += count;
+        self.last
+            .extend(names.skip(count.saturating_sub(REMEMBERED)).map(Arc::from));
+        while self.last.len() > REMEMBERED {
+            self.last.pop_front();
+        }
+    }
+
+    /// What a listing that goes on from here passes over. Where all remembered names are gone,
+    /// as many as there were: too many, if yet others are gone.
+    fn skip(&self) -> Skip {
+        match self.last.back() {
+            Some(name) => Skip::To(Arc::clone(name)),
+            None if self.count > 0 => Skip::Count(self.count),
+            None => Skip::Nothing,
+        }
+    }
+
+    fn forget_last(&mut self) {
+        if self.last.pop_back().is_some() {
+            self.count -= 1;
         }
     }
 }
@@ -288,6 +305,9 @@ fn aged(pages: EntryStream) -> BoxStream<'static, Result<Aged, ClientError>> {
     })
     .boxed()
 }
+
+/// The last names that a listing remembers: it goes on after the latest of them that is left.
+const REMEMBERED: usize = 8;
 
 /// The first pause before a store that failed is asked again.
 pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(50);
