@@ -96,6 +96,12 @@ pub enum ClientError {
         /// The node.
         node: NodeId,
     },
+    /// No cache node is in service, and one is needed.
+    #[error("there is no cache node to load {path} into: start one, or wait until it has joined")]
+    NoNodes {
+        /// The file.
+        path: String,
+    },
     /// The local disk tier could not be opened.
     #[error(transparent)]
     Disk(Arc<DiskError>),
@@ -132,7 +138,7 @@ impl ClientError {
             Self::Answer { .. } => ErrorKind::Unsupported,
             Self::NoSuchNode { .. } => ErrorKind::NotFound,
             Self::Disk(source) => source.kind(),
-            Self::ShutDown => ErrorKind::Unavailable,
+            Self::NoNodes { .. } | Self::ShutDown => ErrorKind::Unavailable,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::core::Core;
 use crate::error::ClientError;
 use crate::file::FileHandle;
 use crate::listing::{self, Page};
+use crate::load::Loaded;
 use crate::location::{FileLocation, LocationReport};
 use crate::lookup::Found;
 use crate::metadata::{Believed, Directory, Known};
@@ -163,6 +164,17 @@ impl FileSystem {
             file,
             attr,
         )))
+    }
+
+    /// Has the cache nodes hold the file `path`; returns when they do. Its data does not pass
+    /// through this client.
+    ///
+    /// # Errors
+    /// As [`FileSystem::open`]; `Stale` if it is replaced meanwhile; `Unavailable` if no node
+    /// is in service; the kind of what kept a node from filling a block.
+    pub async fn load(&self, path: &str) -> Result<Loaded, ClientError> {
+        let (file, _) = self.core.open_file(namespace::normal(path)?).await?;
+        self.core.load(&Arc::new(file)).await
     }
 
     /// Fetches the files of `list` ahead of their readers, in its order, in place of the list

@@ -5,6 +5,7 @@ mod connect;
 mod disk;
 mod failing;
 mod listing;
+mod load;
 mod modes;
 mod namespace;
 mod node;

@@ -1,11 +1,14 @@
 //! `millpond fs prefetch`: have files in a cache before they are read.
 
+use std::cell::Cell;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
-use millpond_client::{ClientError, FileSystem};
+use futures::TryStreamExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use millpond_client::{ClientError, FileSystem, Loaded};
 use millpond_process::UsageError;
 use serde::Serialize;
 
@@ -18,8 +21,8 @@ use crate::output::{self, OutputArgs, human};
 ///
 /// PATHs on a mount of this host become its hint list: it fetches them in the order given
 /// (directories with all below them), staying a bounded window ahead of what is opened there.
-/// Other PATHs are of the cluster's namespace: each file is read once, so that the cache nodes
-/// hold it.
+/// Other PATHs are of the cluster's namespace: their cache nodes fetch them, and the command ends
+/// when they have them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millpond fs prefetch /mnt/data/train
@@ -42,17 +45,15 @@ pub(crate) struct PrefetchArgs {
 struct Report {
     /// The mount that fetches; none when the cluster's nodes do.
     mount: Option<PathBuf>,
-    /// Paths handed over, or files read.
+    /// Paths handed over, or files loaded.
     files: u64,
-    /// Bytes read; none where a mount goes on by itself.
-    bytes: Option<u64>,
+    /// What loading came to; none where a mount goes on by itself.
+    #[serde(flatten)]
+    loaded: Option<Loaded>,
 }
 
-/// Files that are read at a time.
+/// Files that are loaded at a time.
 const AT_ONCE: usize = 8;
-
-/// Bytes of one read.
-const READ: u32 = 1 << 20;
 
 pub(super) async fn run(args: PrefetchArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let report = match mount_of(&args.paths)? {
@@ -60,20 +61,37 @@ pub(super) async fn run(args: PrefetchArgs, cluster: &ClusterArgs) -> anyhow::Re
         None if args.list.is_some() => {
             return Err(UsageError::new("--list is for a mount: name the mount as PATH").into());
         }
-        None => read_all(&args.paths, cluster).await?,
+        None => load_all(&args.paths, cluster).await?,
     };
     if args.output.is_json() {
         return output::json(&report);
     }
     let files = report.files;
-    output::line(match (&report.mount, report.bytes) {
+    output::line(match (&report.mount, report.loaded) {
         (Some(mount), _) => format!(
             "{files} paths handed to the mount at {}; `millpond stats` shows how far it is",
             mount.display()
         ),
-        (None, bytes) => format!("{files} files, {}", human(bytes.unwrap_or_default())),
+        (None, loaded) => describe(files, &loaded.unwrap_or_default()),
     })?;
     Ok(())
+}
+
+fn describe(files: u64, loaded: &Loaded) -> String {
+    let Loaded {
+        bytes,
+        blocks,
+        filled,
+        not_kept,
+    } = loaded;
+    let text = format!(
+        "{files} files, {}: {blocks} blocks, {filled} of them fetched",
+        human(*bytes)
+    );
+    match not_kept {
+        0 => text,
+        _ => format!("{text}, {not_kept} not kept: the cache nodes have no room for them"),
+    }
 }
 
 /// The mount that all `paths` lie in, if they lie in one.
@@ -113,7 +131,7 @@ fn hand_over(mount: &OurMount, args: &PrefetchArgs) -> anyhow::Result<Report> {
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
             .count() as u64,
-        bytes: None,
+        loaded: None,
     })
 }
 
@@ -145,7 +163,7 @@ fn add_all(path: &Path, list: &mut Vec<u8>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn read_all(paths: &[PathBuf], cluster: &ClusterArgs) -> anyhow::Result<Report> {
+async fn load_all(paths: &[PathBuf], cluster: &ClusterArgs) -> anyhow::Result<Report> {
     let texts = paths.iter().map(|path| {
         let text = path.to_str();
         text.ok_or_else(|| UsageError(format!("{} is not UTF-8", path.display())))
@@ -154,51 +172,67 @@ async fn read_all(paths: &[PathBuf], cluster: &ClusterArgs) -> anyhow::Result<Re
         .map(|text| normal_path(text?))
         .collect::<Result<_, _>>()?;
     let session = cluster.file_system().await?;
-    let mut report = Report::default();
-    let mut bytes = 0;
+    let job = Job::new(session.fs())?;
     let mut result = Ok(());
     for path in &paths {
-        match read_below(session.fs(), path).await {
-            Ok((more_files, more_bytes)) => {
-                report.files += more_files;
-                bytes += more_bytes;
-            }
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
+        result = job.below(path).await;
+        if result.is_err() {
+            break;
         }
     }
+    let report = job.end();
     session.close().await;
     result?;
-    report.bytes = Some(bytes);
     Ok(report)
 }
 
-/// Reads the file `path`, or all files below it; their number and bytes.
-async fn read_below(fs: &FileSystem, path: &str) -> Result<(u64, u64), ClientError> {
-    if !fs.stat(path).await?.is_dir() {
-        return Ok((1, read(fs.clone(), path.to_owned()).await?));
-    }
-    let files = walk(fs, path)
-        .try_filter_map(|(path, attr)| async move { Ok(attr.is_file().then_some(path)) });
-    let read = files
-        .map_ok(|path| read(fs.clone(), path))
-        .try_buffer_unordered(AT_ONCE);
-    read.try_fold((0, 0), |(files, bytes), more| async move {
-        Ok((files + 1, bytes + more))
-    })
-    .await
+/// Files that are loaded, with a line that says how far it is.
+struct Job<'a> {
+    fs: &'a FileSystem,
+    line: ProgressBar,
+    done: Cell<(u64, Loaded)>,
 }
 
-/// Reads all of a file and lets it go.
-async fn read(fs: FileSystem, path: String) -> Result<u64, ClientError> {
-    let file = fs.open(&path).await?;
-    let size = file.attr().size;
-    let offsets = (0..size).step_by(READ as usize);
-    let reads = stream::iter(offsets)
-        .map(|offset| file.read(offset, READ))
-        .buffered(AT_ONCE);
-    reads.try_for_each(|_| async { Ok(()) }).await?;
-    Ok(size)
+impl<'a> Job<'a> {
+    fn new(fs: &'a FileSystem) -> anyhow::Result<Self> {
+        let template = "{spinner} {elapsed} {binary_bytes} {binary_bytes_per_sec} {wide_msg}";
+        let line = ProgressBar::new_spinner().with_style(ProgressStyle::with_template(template)?);
+        line.enable_steady_tick(Duration::from_millis(200));
+        Ok(Self {
+            fs,
+            line,
+            done: Cell::default(),
+        })
+    }
+
+    /// Loads the file `path`, or all files below it.
+    async fn below(&self, path: &str) -> Result<(), ClientError> {
+        if !self.fs.stat(path).await?.is_dir() {
+            return self.file(path.to_owned()).await;
+        }
+        walk(self.fs, path)
+            .try_filter_map(|(path, attr)| async move { Ok(attr.is_file().then_some(path)) })
+            .try_for_each_concurrent(AT_ONCE, |path| self.file(path))
+            .await
+    }
+
+    async fn file(&self, path: String) -> Result<(), ClientError> {
+        let loaded = self.fs.load(&path).await?;
+        let (files, sum) = self.done.get();
+        self.done.set((files + 1, sum.and(loaded)));
+        self.line.inc(loaded.bytes);
+        self.line
+            .set_message(format!("{} files, {path}", files + 1));
+        Ok(())
+    }
+
+    fn end(&self) -> Report {
+        self.line.finish_and_clear();
+        let (files, loaded) = self.done.get();
+        Report {
+            mount: None,
+            files,
+            loaded: Some(loaded),
+        }
+    }
 }
