@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use millpond_bench::goals::{Goals, judge};
 use millpond_bench::measure::interrupt;
 use millpond_bench::plan::{self, Plan};
-use millpond_bench::record::{Recorder, Row, RunRecord, Status};
+use millpond_bench::record::{GoalRow, Recorder, Row, RunRecord, Status};
 use millpond_bench::scenario::{CommonArgs, Context, OutputArgs};
 use millpond_bench::verdict::Missed;
 use millpond_bench::{
@@ -66,7 +66,8 @@ enum Command {
 /// Run all scenarios and print one table of goals, the worst first.
 ///
 /// With --quick it takes less than 5 minutes on two cores and measures what the goals need;
-/// without, every case within 30.
+/// without, every case, for half an hour and longer. --out has what was measured so far after
+/// each scenario.
 #[derive(Debug, Clone, Args)]
 struct AllArgs {
     #[command(flatten)]
@@ -121,8 +122,8 @@ async fn one(
     scenario: impl FnOnce(&Context) -> Result<Vec<Row>> + Send + 'static,
 ) -> Result<()> {
     let output = common.output.clone();
-    let record = record(common, move |context| {
-        let figures = scenario(context)?;
+    let record = record(common, move |run| {
+        let figures = scenario(&run.context)?;
         let decided = |goal: &&_| decides(goal, &figures);
         let goals = Goals::built_in()?;
         let rows = goals
@@ -147,10 +148,12 @@ fn decides(goal: &millpond_bench::goals::Goal, figures: &[Row]) -> bool {
 async fn all(args: AllArgs) -> Result<()> {
     let output = args.common.output.clone();
     let common = args.common.clone();
-    let record = record(args.common, move |context| {
+    let record = record(args.common, move |run| {
+        let context = &run.context;
         let plan = context.pick(Plan::Everything, Plan::Goals);
         let goals = Goals::built_in()?;
-        let (figures, rows) = plan::run(context, &common, &plan, goals.all())?;
+        let keep = |figures: &[Row], rows: &[GoalRow]| run.keep(rows, figures);
+        let (figures, rows) = plan::run(context, &common, &plan, goals.all(), keep)?;
         Ok((rows, figures))
     })
     .await?;
@@ -178,8 +181,9 @@ async fn check(args: CheckArgs) -> Result<()> {
     }
     let output = args.common.output.clone();
     let common = args.common.clone();
-    let record = record(args.common, move |context| {
-        let (figures, rows) = plan::run(context, &common, &Plan::Goals, &goals)?;
+    let record = record(args.common, move |run| {
+        let keep = |figures: &[Row], rows: &[GoalRow]| run.keep(rows, figures);
+        let (figures, rows) = plan::run(&run.context, &common, &Plan::Goals, &goals, keep)?;
         Ok((rows, figures))
     })
     .await?;
@@ -203,22 +207,44 @@ async fn check(args: CheckArgs) -> Result<()> {
     .into())
 }
 
+/// A run under way.
+struct Run {
+    context: Context,
+    recorder: Recorder,
+    output: OutputArgs,
+}
+
+impl Run {
+    fn record(&self, goals: Vec<GoalRow>, figures: Vec<Row>) -> RunRecord {
+        let (label, settings) = (&self.output.label, self.context.settings());
+        let record = self.recorder.record(label, settings, figures);
+        RunRecord { goals, ..record }
+    }
+
+    /// Writes what was found until now to the file of `--out`: a long run that is interrupted
+    /// was not for nothing.
+    fn keep(&self, goals: &[GoalRow], figures: &[Row]) -> Result<()> {
+        match &self.output.out {
+            Some(path) => self.record(goals.to_vec(), figures.to_vec()).save(path),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Runs `work` on a thread that may block. A signal has it end between two runs, so that
 /// what it started is taken down.
 async fn record(
     common: CommonArgs,
-    work: impl FnOnce(&Context) -> Result<(Vec<millpond_bench::record::GoalRow>, Vec<Row>)>
-    + Send
-    + 'static,
+    work: impl FnOnce(&Run) -> Result<(Vec<GoalRow>, Vec<Row>)> + Send + 'static,
 ) -> Result<RunRecord> {
-    let label = common.output.label.clone();
     let mut working = tokio::task::spawn_blocking(move || -> Result<RunRecord> {
-        let context = Context::new(&common)?;
-        let recorder = Recorder::start();
-        let (goals, figures) = work(&context)?;
-        let mut record = recorder.finish(&label, context.settings(), figures);
-        record.goals = goals;
-        Ok(record)
+        let run = Run {
+            context: Context::new(&common)?,
+            recorder: Recorder::start(),
+            output: common.output,
+        };
+        let (goals, figures) = work(&run)?;
+        Ok(run.record(goals, figures))
     });
     let done = tokio::select! {
         done = &mut working => done,
@@ -231,13 +257,12 @@ async fn record(
 }
 
 fn show(record: &RunRecord, output: &OutputArgs) -> Result<()> {
-    let json = serde_json::to_string(record)?;
     if let Some(path) = &output.out {
-        std::fs::write(path, &json).with_context(|| format!("cannot write {}", path.display()))?;
+        record.save(path)?;
     }
     let mut out = std::io::stdout().lock();
     if output.json {
-        writeln!(out, "{json}")?;
+        writeln!(out, "{}", serde_json::to_string(record)?)?;
     } else {
         write!(out, "{}", summary::tables(record))?;
     }

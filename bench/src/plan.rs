@@ -57,17 +57,20 @@ pub enum Plan {
 }
 
 /// Runs the scenarios, and holds what they found against `goals`. A scenario that fails
-/// leaves a row that says so, and the others go on.
+/// leaves a row that says so, and the others go on. After each of them `keep` is given all that
+/// was found until then.
 ///
 /// # Errors
-/// When it is interrupted, or no working directory can be made.
+/// When it is interrupted, or no working directory can be made; those of `keep`.
 pub fn run(
     context: &Context,
     common: &CommonArgs,
     plan: &Plan,
     goals: &[Goal],
+    keep: impl Fn(&[Row], &[GoalRow]) -> Result<()>,
 ) -> Result<(Vec<Row>, Vec<GoalRow>)> {
     let mut figures = Vec::new();
+    let mut judged = Vec::new();
     for (name, scenario) in SCENARIOS {
         let cases = goals
             .iter()
@@ -103,8 +106,9 @@ pub fn run(
                 ));
             }
         }
+        judged = goals.iter().map(|goal| judge(goal, &figures)).collect();
+        keep(&figures, &judged)?;
     }
-    let judged = goals.iter().map(|goal| judge(goal, &figures)).collect();
     Ok((figures, judged))
 }
 

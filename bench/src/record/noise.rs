@@ -59,7 +59,7 @@ impl NoiseMeter {
 
     /// What disturbed since then. Processes that the harness started count as its own once
     /// they have ended, so it must have ended them.
-    pub fn finish(&self) -> Noise {
+    pub fn so_far(&self) -> Noise {
         let after = Ticks::now();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         let hertz = rustix::param::clock_ticks_per_second() as f64;
@@ -174,7 +174,7 @@ mod tests {
         while cpu::own_seconds() - begin < 0.05 {
             std::hint::black_box((0..10_000u64).sum::<u64>());
         }
-        let noise = meter.finish();
+        let noise = meter.so_far();
         assert!(noise.foreign_cpu <= 1.0 && noise.stolen_cpu <= 1.0);
     }
 }

@@ -83,9 +83,9 @@ impl Recorder {
         }
     }
 
-    /// The document.
-    pub fn finish(
-        self,
+    /// The document of what was measured until now.
+    pub fn record(
+        &self,
         label: &str,
         settings: BTreeMap<String, String>,
         figures: Vec<Row>,
@@ -98,7 +98,7 @@ impl Recorder {
             seconds: self.start.elapsed().as_secs_f64(),
             tool: Tool::this(),
             machine: Machine::this(),
-            noise: self.noise.finish(),
+            noise: self.noise.so_far(),
             settings,
             goals: Vec::new(),
             figures,
@@ -107,6 +107,15 @@ impl Recorder {
 }
 
 impl RunRecord {
+    /// Writes the document to `path`, in place of one that is there.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let json = serde_json::to_string(self)?;
+        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// Reads a document that a run left.
     ///
     /// # Errors
@@ -134,8 +143,8 @@ mod tests {
     fn a_document_survives_the_way_to_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run.json");
-        let record = Recorder::start().finish("x", BTreeMap::new(), Vec::new());
-        fs::write(&path, serde_json::to_string(&record).unwrap()).unwrap();
+        let record = Recorder::start().record("x", BTreeMap::new(), Vec::new());
+        record.save(&path).unwrap();
         assert_eq!(RunRecord::load(&path).unwrap().label, "x");
     }
 

@@ -235,7 +235,7 @@ mod tests {
     use crate::record::Recorder;
 
     fn record(label: &str, rows: Vec<Row>) -> RunRecord {
-        Recorder::start().finish(label, BTreeMap::new(), rows)
+        Recorder::start().record(label, BTreeMap::new(), rows)
     }
 
     fn balance(value: f64) -> Row {

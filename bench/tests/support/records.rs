@@ -12,7 +12,7 @@ use millpond_bench::record::{
 pub(crate) fn record(label: &str, rows: Vec<Row>) -> RunRecord {
     let settings = [("quick", "false"), ("seed", "1"), ("runs", "5")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let mut record = Recorder::start().finish(label, BTreeMap::from(settings), rows);
+    let mut record = Recorder::start().record(label, BTreeMap::from(settings), rows);
     record.tool.profile = "release".to_owned();
     record.tool.modified = Some(false);
     record.noise.noisy = false;
