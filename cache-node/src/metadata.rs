@@ -164,7 +164,7 @@ impl NodeMetadata {
         self.metrics.list_answered(from);
         let age = listing.asked_at().elapsed();
         let (end, entries) = match &piece {
-            Piece::Entries(entries) => (false, &entries[..]),
+            Piece::Entries { entries, last } => (*last, &entries[..]),
             Piece::End => (true, NO_ENTRIES),
         };
         encode_page(listing.id(), age, end, entries).map_err(|_| PageError::Gone)

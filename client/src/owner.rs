@@ -150,7 +150,7 @@ impl Core {
                 .put::<ListAnswer>(peer, Op::List, query, deadline)
                 .await
             {
-                Ok(answer) if answer.end => None,
+                Ok(answer) if answer.end && answer.entries.is_empty() => None,
                 Ok(answer) => {
                     let asked_at = before(answer.age_ms);
                     let entry = |(name, attr)| Entry {
@@ -158,7 +158,8 @@ impl Core {
                         metadata: Metadata::from(attr),
                     };
                     let entries = answer.entries.into_iter().map(entry).collect();
-                    let next = Some((core, question, Some(answer.listing), page + 1));
+                    let more = !answer.end;
+                    let next = more.then_some((core, question, Some(answer.listing), page + 1));
                     Some((Ok((entries, asked_at)), next))
                 }
                 Err(error) => Some((Err(error), None)),

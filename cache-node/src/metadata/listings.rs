@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -21,6 +21,9 @@ use crate::metrics::{MetadataFrom, NodeMetrics};
 
 /// What a listing costs beside its pages.
 const OVERHEAD: u64 = 1024;
+
+/// Entries of a page of a store after which another is likely to follow.
+const FULL: usize = 1000;
 
 /// Listings that are read at the same time; beyond them clients list for themselves.
 const MOST: usize = 256;
@@ -65,8 +68,13 @@ struct State {
 
 /// What there is at a page's number.
 pub(super) enum Piece {
-    /// Its entries, encoded.
-    Entries(Bytes),
+    /// Its entries.
+    Entries {
+        /// Encoded.
+        entries: Bytes,
+        /// Whether it is known that no page follows.
+        last: bool,
+    },
     /// Nothing: the listing ended before.
     End,
 }
@@ -172,21 +180,36 @@ impl Listings {
                 return Ok((piece?, MetadataFrom::Ufs));
             }
             metrics.metadata_requests.inc();
-            match source.next().await {
-                Some(Ok(entries)) => self.add(listing, entries)?,
-                Some(Err(error)) => {
-                    listing.state.lock().end = Some(Err(error));
-                    self.drop_latest(listing);
-                }
-                None => {
-                    listing.state.lock().end = Some(Ok(()));
-                    if listing.is_whole() {
-                        // Again, with what it weighs now.
-                        self.keep_latest(listing);
-                    }
+            let next = source.next().await;
+            let short = matches!(&next, Some(Ok(entries)) if entries.len() < FULL);
+            self.take(listing, next)?;
+            // What the store has said by now: the caller need not ask whether a page follows.
+            if short && let Some(next) = source.next().now_or_never() {
+                self.take(listing, next)?;
+            }
+        }
+    }
+
+    fn take(
+        &self,
+        listing: &Arc<Listing>,
+        next: Option<Result<Vec<Entry>, UfsError>>,
+    ) -> Result<(), PageError> {
+        match next {
+            Some(Ok(entries)) => return self.add(listing, entries),
+            Some(Err(error)) => {
+                listing.state.lock().end = Some(Err(error));
+                self.drop_latest(listing);
+            }
+            None => {
+                listing.state.lock().end = Some(Ok(()));
+                if listing.is_whole() {
+                    // Again, with what it weighs now.
+                    self.keep_latest(listing);
                 }
             }
         }
+        Ok(())
     }
 
     fn add(&self, listing: &Arc<Listing>, entries: Vec<Entry>) -> Result<(), PageError> {
@@ -283,7 +306,9 @@ impl Listing {
             return Some(Err(PageError::Gone));
         };
         if let Some(page) = state.pages.get(at) {
-            return Some(Ok(Piece::Entries(page.clone())));
+            let last = at + 1 == state.pages.len() && matches!(state.end, Some(Ok(())));
+            let entries = page.clone();
+            return Some(Ok(Piece::Entries { entries, last }));
         }
         // Nobody may skip pages: they would make the node read on and on.
         if at > state.pages.len() {
@@ -339,5 +364,52 @@ impl fmt::Debug for Listings {
             .field("reading", &self.reading.lock().len())
             .field("held", &self.held.load(Ordering::Relaxed))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use millpond_ufs::UfsContext;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    /// Whether each piece of a directory of `files` files says that it is the last.
+    async fn pieces(files: usize) -> Vec<bool> {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..files {
+            std::fs::write(dir.path().join(n.to_string()), "").unwrap();
+        }
+        let uri = format!("file://{}", dir.path().display());
+        let opened = millpond_ufs::open(&uri, &BTreeMap::new(), UfsContext::detached());
+        let place = Place {
+            path: "/d".to_owned(),
+            below: String::new(),
+            ufs: opened.await.unwrap(),
+        };
+        let oldest = Oldest {
+            presence_ms: 0,
+            absence_ms: 0,
+        };
+        let metrics = NodeMetrics::new(&mut Registry::default());
+        let listings = Listings::new(1 << 20);
+        let listing = listings.start(&place, oldest, 0, |_, _| false).unwrap();
+        let mut said = Vec::new();
+        loop {
+            let piece = listings.piece(&listing, said.len(), &metrics).await;
+            match piece.unwrap().0 {
+                Piece::Entries { last, .. } => said.push(last),
+                Piece::End => return said,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_that_is_not_full_says_that_it_is_the_last() {
+        assert_eq!(pieces(0).await, [false; 0]);
+        assert_eq!(pieces(3).await, [true]);
+        assert_eq!(pieces(FULL + 3).await, [false, true]);
     }
 }

@@ -138,7 +138,8 @@ pub struct ListAnswer {
     pub listing: u64,
     /// Milliseconds since the store was asked for the first page.
     pub age_ms: u64,
-    /// Whether the listing ends before this page, which then has no entries.
+    /// Whether the listing ends with this page, which has no entries if it ended before. Not
+    /// known of every last page.
     pub end: bool,
     /// Names and what they name, in the order of the listing.
     pub entries: Vec<(String, PathAttr)>,
