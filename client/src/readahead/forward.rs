@@ -11,6 +11,10 @@ const PROMISING: u64 = 64 << 10;
 /// whoever reads little has little fetched, and two neighbours may be a coincidence.
 const RAMP: u64 = 8;
 
+/// The same for who reads a file from its start and goes on: nearly always the whole file is
+/// read, and a store that is far answers a small window again and again only after its latency.
+const RAMP_OF_FILE: u64 = 64;
+
 /// How far before the expected place a read may start and still continue the stream.
 const BACK: u64 = 1 << 20;
 
@@ -134,6 +138,7 @@ impl Forward {
 
     const fn ramp(&self) -> u64 {
         match (self.start, self.reads) {
+            (0, 2..) => RAMP_OF_FILE,
             (0, _) | (_, 4..) => RAMP,
             (_, 3) => RAMP / 2,
             (_, _) => RAMP / 4,
