@@ -22,6 +22,9 @@ const DEFAULT_MEMORY_LIMIT: Size = Size::gib(8);
 /// The disk capacity when none is asked for, where the disk has room for twice as much.
 const DEFAULT_DISK_CAPACITY: Size = Size::gib(20);
 
+/// 20 GiB in 20 minutes, and little beside what any disk can read.
+const DEFAULT_SCRUB_RATE: Size = Size::mib(16);
+
 /// The smallest disk tier: less is a mistake of unit.
 const MIN_DISK: Size = Size::mib(64);
 
@@ -80,6 +83,12 @@ pub struct NodeArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_capacity: Option<Size>,
 
+    /// Bytes a second that the scrub of the disk tier reads at most, once over all blocks a
+    /// day; 0 for no scrub [default: 16MiB]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub_rate: Option<Size>,
+
     /// Failure domain of this node, such as a rack; replicas prefer distinct zones
     /// [default: none]
     #[arg(long, value_name = "NAME")]
@@ -122,6 +131,8 @@ pub struct Settings {
     pub disk: Option<PathBuf>,
     /// Limit of the disk tier, 0 for none; derived when absent.
     pub disk_capacity: Option<Size>,
+    /// Bytes a second that the scrub reads; 0 for none.
+    pub scrub_rate: Size,
     /// Failure domain.
     pub zone: String,
     /// Share of the blocks, 100 is ordinary.
@@ -141,6 +152,7 @@ impl Default for Settings {
             memory: None,
             disk: None,
             disk_capacity: None,
+            scrub_rate: DEFAULT_SCRUB_RATE,
             zone: String::new(),
             weight: NORMAL_WEIGHT,
             log: LogConfig::default(),
@@ -166,6 +178,8 @@ pub struct NodeConfig {
     /// Directory and limit of the disk tier; none for no disk tier. A limit of none is half
     /// of the free space, at most 20 GiB.
     pub disk: Option<(PathBuf, Option<Size>)>,
+    /// Bytes a second that the scrub of the disk tier reads at most; 0 for none.
+    pub scrub_rate: Size,
     /// Failure domain; empty for none.
     pub zone: String,
     /// Share of the blocks.
@@ -247,6 +261,7 @@ impl Settings {
             admin,
             memory,
             disk,
+            scrub_rate: self.scrub_rate,
             zone: self.zone,
             weight: self.weight,
         })
@@ -397,6 +412,15 @@ mod tests {
         assert_eq!(config_of(&["--disk-capacity", "0"]).unwrap().disk, None);
         let dir = config_of(&["--disk", "/x", "--disk-capacity", "1GiB"]).unwrap();
         assert_eq!(dir.disk, Some((PathBuf::from("/x"), Some(Size::gib(1)))));
+    }
+
+    #[test]
+    fn the_scrub_can_be_slower_and_off() {
+        assert_eq!(config_of(&[]).unwrap().scrub_rate, DEFAULT_SCRUB_RATE);
+        for (text, rate) in [("1MiB", Size::mib(1)), ("0", Size(0))] {
+            let config = config_of(&["--scrub-rate", text]).unwrap();
+            assert_eq!(config.scrub_rate, rate);
+        }
     }
 
     #[test]

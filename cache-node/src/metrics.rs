@@ -1,21 +1,22 @@
 //! The node's counters: one set, read by Prometheus and by heartbeats alike.
 
+mod store;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder,
-};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use millpond_proto::wire::frame::Tier;
 use millpond_proto::{ErrorKind, NodeStats};
-use millpond_store::Store;
+use millpond_store::{BreakerState, DiskHealth, Store};
+
+pub use self::store::StoreCollector;
 
 /// The metrics of one node.
 #[derive(Debug)]
@@ -203,6 +204,11 @@ impl NodeMetrics {
     /// What heartbeats and `Stats` requests carry.
     pub fn node_stats(&self, store: &Store) -> NodeStats {
         let stored = store.stats();
+        let disks = store.disks();
+        let gone_round = |state: fn(&DiskHealth) -> BreakerState| {
+            let gone_round = |disk: &&DiskHealth| state(disk) != BreakerState::Normal;
+            disks.iter().filter(gone_round).count() as u64
+        };
         NodeStats {
             memory_used: stored.memory_used,
             memory_capacity: stored.memory_capacity,
@@ -220,6 +226,14 @@ impl NodeMetrics {
             corrupt: stored.corrupt,
             errors: self.reads_failed(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
+            disks_not_read: gone_round(|disk| disk.reads),
+            disks_not_written: gone_round(|disk| disk.writes),
+            disk_errors: stored.disk_errors + stored.disk_overdue,
+            disk_refused: stored.disk_refused.total(),
+            scrub_bytes: stored.scrub.bytes,
+            scrub_bad_blocks: stored.scrub.bad_blocks,
+            scrub_passes: stored.scrub.passes,
+            scrub_permille: stored.scrub.permille,
         }
     }
 }
@@ -318,68 +332,4 @@ impl EncodeLabelValue for Outcome {
         };
         EncodeLabelValue::encode(&name, encoder)
     }
-}
-
-/// What the store holds, read when Prometheus asks.
-#[derive(Debug)]
-pub struct StoreCollector(pub Store);
-
-impl Collector for StoreCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let stats = self.0.stats();
-        let mut per_tier = |name: &str, help: &str, unit: Option<&Unit>, memory, disk| {
-            let family = Family::<TierOnly, Gauge>::default();
-            for (tier, value) in [(Tier::Memory, memory), (Tier::Disk, disk)] {
-                let labels = TierOnly {
-                    tier: TierLabel(tier),
-                };
-                let value = i64::try_from(value).unwrap_or(i64::MAX);
-                family.get_or_create(&labels).set(value);
-            }
-            let metric = encoder.encode_descriptor(name, help, unit, family.metric_type())?;
-            family.encode(metric)
-        };
-        let bytes = Some(&Unit::Bytes);
-        per_tier(
-            "millpond_node_cached",
-            "Bytes of blocks held",
-            bytes,
-            stats.memory_used,
-            stats.disk_used,
-        )?;
-        per_tier(
-            "millpond_node_tier_capacity",
-            "Bytes of blocks that may be held",
-            bytes,
-            stats.memory_capacity,
-            stats.disk_capacity,
-        )?;
-        per_tier(
-            "millpond_node_held",
-            "Bytes of blocks held on to because their data set does not fit",
-            bytes,
-            stats.memory_held,
-            stats.disk_held,
-        )?;
-        per_tier(
-            "millpond_node_cached_blocks",
-            "Blocks held",
-            None,
-            stats.memory_blocks,
-            stats.disk_blocks,
-        )?;
-        let corrupt = ConstGauge::new(i64::try_from(stats.corrupt).unwrap_or(i64::MAX));
-        let metric = encoder.encode_descriptor(
-            "millpond_node_corrupt_blocks",
-            "Copies dropped since start because a checksum did not match",
-            None,
-            corrupt.metric_type(),
-        )?;
-        corrupt.encode(metric)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TierOnly {
-    tier: TierLabel,
 }

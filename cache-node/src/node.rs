@@ -80,7 +80,8 @@ pub async fn run(
         return Ok(());
     };
     MemoryPlan::check(config.memory, routing.view.block_size)?;
-    let store = startup::open_store(&plan, disk, routing.view.cluster).await?;
+    let cluster = routing.view.cluster;
+    let store = startup::open_store(&plan, disk, config.scrub_rate, cluster).await?;
 
     let view = Arc::new(CurrentView::new(
         Arc::clone(&routing.view),

@@ -120,6 +120,22 @@ pub struct NodeStats {
     pub errors: u64,
     /// Milliseconds since the process started.
     pub uptime_ms: u64,
+    /// Directories of the disk tier that are sick: reads go round them.
+    pub disks_not_read: u64,
+    /// Directories of the disk tier that are sick: writes go round them.
+    pub disks_not_written: u64,
+    /// Operations that a disk failed, or did not do in time.
+    pub disk_errors: u64,
+    /// Blocks that the disk tier did not take.
+    pub disk_refused: u64,
+    /// Bytes of blocks on disk that the scrub verified.
+    pub scrub_bytes: u64,
+    /// Blocks that the scrub found damaged.
+    pub scrub_bad_blocks: u64,
+    /// Passes of the scrub that were completed.
+    pub scrub_passes: u64,
+    /// How much of this pass of the scrub is done, in thousandths; 0 between passes.
+    pub scrub_permille: u64,
 }
 
 impl NodeStats {

@@ -122,6 +122,8 @@ impl InProcess {
             advertise: None,
             admin: Some(ANY_PORT),
             memory: size(&self.spec.node_memory)?,
+            // Figures are those of what is asked for.
+            scrub_rate: Size(0),
             zone: String::new(),
             weight: NORMAL_WEIGHT,
         })

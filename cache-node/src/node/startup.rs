@@ -14,7 +14,7 @@ use millpond_net::tls::PeerRole;
 use millpond_net::{NetError, quic};
 use millpond_process::{AdminServer, Readiness, SharedRegistry, Size};
 use millpond_proto::{ClusterId, NodeId};
-use millpond_store::{Store, StoreConfig};
+use millpond_store::{Scrub, Store, StoreConfig};
 
 use crate::agent::{About, Agent, Entry};
 use crate::config::NodeConfig;
@@ -168,10 +168,12 @@ async fn begin(agent: &Agent, endpoint: &quinn::Endpoint, entry: Entry) -> anyho
 pub(super) async fn open_store(
     plan: &MemoryPlan,
     disk: Option<(PathBuf, u64)>,
+    scrub_rate: Size,
     cluster: ClusterId,
 ) -> Result<Store, NodeError> {
     let config = StoreConfig {
         write_buffer: plan.writes,
+        scrub: Scrub::at(scrub_rate.0),
         ..StoreConfig::new(plan.tier, disk, Some(cluster))
     };
     Ok(Store::open(config).await?)

@@ -18,33 +18,41 @@
 //!   go is unlinked before what comes is written.
 //! - A restart finds every block again. Nothing is forced to the medium: after a power
 //!   failure the checksums tell what survived.
+//! - A sick disk holds nobody up: a read that takes too long is a miss, and while the disk is
+//!   sick requests go round it. `device.rs` decides, `probe.rs` tries it out.
+//! - Every insert is on disk, or refused with a reason that is counted, or made room for
+//!   others.
 
+mod blocks;
+mod device;
+mod files;
 mod format;
 mod index;
 mod layout;
+mod probe;
 mod scan;
+mod scrub;
+mod tend;
 
 use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use millpond_disk::{DirLock, DiskError, Health};
+use millpond_disk::DiskError;
 use millpond_proto::{BlockId, ClusterId};
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tracing::{debug, info, warn};
+use tokio::time::timeout;
 
 use crate::admission::{Admission, Refusal};
 use crate::block::{Block, Hit};
-use crate::stats::DiskCounters;
+use crate::stats::{DiskCounters, DiskHealth, StoreStats};
 
-use format::ReadError;
-use index::{Entry, Index, State};
-use layout::Layout;
+pub use device::Access;
+pub use files::{Faults, FileOp};
+pub use scrub::Scrub;
+
+use blocks::Blocks;
 
 /// Where a [`DiskTier`] is and how much it may use.
 #[derive(Debug, Clone)]
@@ -55,10 +63,17 @@ pub struct DiskConfig {
     pub capacity: u64,
     /// The cluster whose blocks these are; none for a standalone client.
     pub cluster: Option<ClusterId>,
-    /// Reads at one time.
+    /// Reads at one time: the most threads that a disk which hangs can hold.
     pub readers: usize,
-    /// Writes at one time.
+    /// Writes at one time, likewise.
     pub writers: usize,
+    /// How long a read may take, waiting for its turn included, before it goes on as a miss
+    /// and the disk counts as sick.
+    pub read_limit: Duration,
+    /// How long a write may take before the disk counts as sick.
+    pub write_limit: Duration,
+    /// For tests: what goes wrong.
+    pub faults: Option<Arc<dyn Faults>>,
 }
 
 impl DiskConfig {
@@ -70,31 +85,27 @@ impl DiskConfig {
             cluster,
             readers: 16,
             writers: 4,
+            read_limit: Duration::from_secs(2),
+            write_limit: Duration::from_secs(5),
+            faults: None,
         }
     }
 }
 
 /// Blocks on disk. Cheap to clone; the last clone gives the directory free.
+///
+/// Somebody has to run [`tend`](Self::tend): a disk that failed once is gone round until that
+/// has tried it out.
 #[derive(Clone)]
 pub struct DiskTier {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    layout: Layout,
-    capacity: u64,
-    index: Index,
-    /// Held for every change of the index, of the names of block files and of `used`.
-    names: Mutex<()>,
-    /// Bytes of all files, those being written included.
-    used: AtomicU64,
-    health: Mutex<Health>,
-    counters: DiskCounters,
-    next_tmp: AtomicU64,
+    blocks: Blocks,
     reads: Arc<Semaphore>,
+    readers: usize,
     writes: Arc<Semaphore>,
-    /// Holds the lock on the directory.
-    _lock: DirLock,
 }
 
 impl DiskTier {
@@ -107,38 +118,21 @@ impl DiskTier {
     /// - `Invalid` when it belongs to another cluster, format, or somebody else.
     /// - `Denied` or `Unavailable` when it cannot be used.
     pub fn open(config: DiskConfig) -> Result<Self, DiskError> {
-        let layout = Layout::new(config.dir);
-        let lock = layout.claim(config.cluster.as_ref())?;
-        let started = Instant::now();
-        let found = scan::scan(&layout)?;
+        let (readers, writers) = (config.readers.max(1), config.writers.max(1));
         let inner = Inner {
-            layout,
-            capacity: config.capacity,
-            index: Index::new(config.capacity),
-            names: Mutex::default(),
-            used: AtomicU64::new(0),
-            health: Mutex::default(),
-            counters: DiskCounters::default(),
-            next_tmp: AtomicU64::new(0),
-            reads: Arc::new(Semaphore::new(config.readers.max(1))),
-            writes: Arc::new(Semaphore::new(config.writers.max(1))),
-            _lock: lock,
+            blocks: Blocks::open(config)?,
+            reads: Arc::new(Semaphore::new(readers)),
+            readers,
+            writes: Arc::new(Semaphore::new(writers)),
         };
-        inner.restore(found);
-        debug!(
-            blocks = inner.index.len(),
-            bytes = inner.used(),
-            elapsed_ms = started.elapsed().as_millis() as u64,
-            "block directory scanned"
-        );
         Ok(Self {
             inner: Arc::new(inner),
         })
     }
 
     /// Reads `len` bytes from `offset` of a block and verifies the pages that hold them.
-    /// None if the block is not held, the range is not within it, or it turned out to be
-    /// damaged (it is then dropped and counted).
+    /// None if the block is not held, the range is not within it, the disk does not answer in
+    /// time, or the block turned out to be damaged (it is then dropped and counted).
     ///
     /// # Cancel safety
     /// Nothing is lost; a read that began is finished in the background.
@@ -146,8 +140,22 @@ impl DiskTier {
         if !self.contains(id) {
             return None;
         }
+        let device = &self.inner.blocks.device;
+        let read = self.read_on_thread(id, offset, len);
+        match timeout(device.limit(Access::Read), read).await {
+            Ok(hit) => hit,
+            Err(_) => {
+                device.overdue(Access::Read, Instant::now(), self.counters());
+                None
+            }
+        }
+    }
+
+    async fn read_on_thread(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
+        let turn = Arc::clone(&self.inner.reads).acquire_owned();
+        let device = &self.inner.blocks.device;
         // The semaphore is never closed.
-        let permit = Arc::clone(&self.inner.reads).acquire_owned().await.ok()?;
+        let permit = device.unless_out(Access::Read, turn).await?.ok()?;
         let (this, id) = (self.clone(), *id);
         let read = tokio::task::spawn_blocking(move || {
             let hit = this.read_blocking(&id, offset, len);
@@ -157,20 +165,20 @@ impl DiskTier {
         read.await.ok()?
     }
 
-    /// Like [`read`](Self::read), on the calling thread.
+    /// Like [`read`](Self::read), on the calling thread, for as long as the disk takes.
     pub fn read_blocking(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
-        self.inner.read(id, offset, len)
+        self.inner.blocks.read(id, offset, len)
     }
 
-    /// Writes a block, evicting others if need be.
+    /// Writes a block, evicting others if need be. What becomes of it is counted.
     ///
     /// # Cancel safety
     /// A write that began is finished in the background.
     pub async fn write(&self, id: BlockId, block: Block) -> Admission {
-        let closed = Admission::Refused(Refusal::Closed);
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&self.inner.writes).acquire_owned().await else {
-            return closed;
+        let turn = Arc::clone(&self.inner.writes).acquire_owned();
+        let device = &self.inner.blocks.device;
+        let Some(Ok(permit)) = device.unless_out(Access::Write, turn).await else {
+            return self.refuse(Refusal::Out);
         };
         let this = self.clone();
         let write = tokio::task::spawn_blocking(move || {
@@ -178,255 +186,107 @@ impl DiskTier {
             drop(permit);
             admission
         });
-        write.await.unwrap_or(closed)
+        match write.await {
+            Ok(admission) => admission,
+            Err(_) => self.refuse(Refusal::Closed),
+        }
     }
 
     /// Like [`write`](Self::write), on the calling thread.
     pub fn write_blocking(&self, id: BlockId, block: &Block) -> Admission {
-        let admission = self.inner.write(id, block);
-        match admission {
-            Admission::Refused(Refusal::Busy) => self.inner.counters.refused_busy.inc(),
-            Admission::Refused(Refusal::Held) => self.inner.counters.refused_held.inc(),
-            Admission::Refused(_) => self.inner.counters.refused_error.inc(),
-            Admission::Accepted => self.inner.counters.writes.inc(),
-            Admission::Present => {}
-        }
-        admission
+        self.inner.blocks.write(id, block)
     }
 
-    /// Whether the block is held and whole, as far as is known without reading it.
+    /// Counts an insert that did not get as far as the disk.
+    pub(crate) fn refuse(&self, why: Refusal) -> Admission {
+        self.counters().inserted(Admission::Refused(why))
+    }
+
+    /// Whether the block is held and whole, as far as is known without reading it, and the
+    /// disk is well. Never waits.
     pub fn contains(&self, id: &BlockId) -> bool {
-        self.inner.index.is_ready(id)
+        self.inner.blocks.contains(id)
+    }
+
+    /// Whether requests go to the disk. Never waits.
+    pub fn admits(&self, access: Access) -> bool {
+        self.inner.blocks.device.admits(access)
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        self.inner.blocks.device.dir()
+    }
+
+    /// What is thought of the disk.
+    pub fn health(&self) -> DiskHealth {
+        let device = &self.inner.blocks.device;
+        DiskHealth {
+            dir: device.dir().to_owned(),
+            reads: device.state(Access::Read),
+            writes: device.state(Access::Write),
+        }
     }
 
     /// Drops a block. Blocks the thread for one unlink.
     pub fn remove(&self, id: &BlockId) {
-        let _names = self.inner.names.lock();
-        if let Some(entry) = self.inner.index.remove(id) {
-            self.inner.discard(id, &entry);
-        }
+        self.inner.blocks.remove(id);
     }
 
     /// Bytes of all files; never above [`capacity`](Self::capacity).
     pub fn used(&self) -> u64 {
-        self.inner.used()
+        self.inner.blocks.used()
     }
 
     /// Bytes of the files of blocks that are held.
     pub fn held(&self) -> u64 {
-        self.inner.index.held()
+        self.inner.blocks.index.held()
     }
 
     /// The limit in bytes.
     pub fn capacity(&self) -> u64 {
-        self.inner.capacity
+        self.inner.blocks.capacity()
     }
 
     /// Blocks held, those being written included.
     pub fn blocks(&self) -> u64 {
-        self.inner.index.len()
+        self.inner.blocks.index.len()
+    }
+
+    /// What the tier holds and has counted: the disk part of the snapshot of a store.
+    pub fn stats(&self) -> StoreStats {
+        let mut stats = StoreStats::default();
+        self.report(&mut stats);
+        stats
+    }
+
+    /// Adds the tier's part to a snapshot.
+    pub(crate) fn report(&self, stats: &mut StoreStats) {
+        stats.disk_used += self.used();
+        stats.disk_capacity += self.capacity();
+        stats.disk_held += self.held();
+        stats.disk_blocks += self.blocks();
+        self.counters().report(stats);
+    }
+
+    /// Tries out a disk that is gone round, whether that is due or not, on the calling thread.
+    /// [`tend`](Self::tend) does it in the background.
+    pub fn probe_blocking(&self) {
+        let probed = self.inner.blocks.probe();
+        self.inner.blocks.probed(&Access::ALL, &probed);
     }
 
     pub(crate) fn counters(&self) -> &DiskCounters {
-        &self.inner.counters
+        &self.inner.blocks.counters
     }
 }
 
 impl fmt::Debug for DiskTier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DiskTier")
-            .field("dir", &self.inner.layout.dir().path())
+            .field("dir", &self.inner.blocks.device.dir())
             .field("used", &self.used())
-            .field("capacity", &self.inner.capacity)
+            .field("capacity", &self.capacity())
             .finish()
-    }
-}
-
-impl Inner {
-    fn read(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
-        let entry = self.index.use_ready(id)?;
-        if u64::from(offset) + u64::from(len) > u64::from(entry.len) {
-            return None;
-        }
-        let path = self.layout.block(id);
-        match format::read(&path, id, entry.len, offset, len) {
-            Ok(hit) => Some(hit),
-            // Evicted between the lookup and the read.
-            Err(_) if entry.state() != State::Ready => None,
-            Err(error) => {
-                match error {
-                    ReadError::Damaged(why) => {
-                        self.counters.corrupt.inc();
-                        warn!(block = %id, why, "damaged block dropped");
-                    }
-                    ReadError::Io(error) => {
-                        self.counters.errors.inc();
-                        warn!(block = %id, %error, "unreadable block dropped");
-                    }
-                }
-                self.drop_entry(id, &entry);
-                None
-            }
-        }
-    }
-
-    fn write(&self, id: BlockId, block: &Block) -> Admission {
-        let size = format::footprint(block.data.len());
-        if size > self.capacity || u32::try_from(block.data.len()).is_err() {
-            return Admission::Refused(Refusal::TooLarge);
-        }
-        if !self.health.lock().admits(Instant::now()) {
-            return Admission::Refused(Refusal::Disk);
-        }
-        let entry = Arc::new(Entry::new(
-            block.data.len() as u32,
-            size,
-            block.policy,
-            State::Writing,
-        ));
-        if let Err(admission) = self.reserve(id, &entry) {
-            return admission;
-        }
-        let number = self.next_tmp.fetch_add(1, Ordering::Relaxed);
-        let tmp = self.layout.tmp(number);
-        let written = format::write(&tmp, &id, block).and_then(|()| {
-            self.layout.ensure_parent(&id)?;
-            self.publish(&id, &entry, &tmp)
-        });
-        match written {
-            Ok(()) => {
-                if self.health.lock().succeeded() {
-                    let dir = self.layout.dir().path().display();
-                    info!(%dir, "blocks can be written again");
-                }
-                Admission::Accepted
-            }
-            Err(error) => {
-                self.abandon(&id, &entry, &tmp);
-                self.counters.errors.inc();
-                if self.health.lock().failed(Instant::now()) {
-                    let dir = self.layout.dir().path().display();
-                    warn!(%dir, %error, "cannot write blocks, bypassing the disk for a while");
-                }
-                Admission::Refused(Refusal::Disk)
-            }
-        }
-    }
-
-    /// Makes room for an entry and enters it, or says why not.
-    fn reserve(&self, id: BlockId, entry: &Arc<Entry>) -> Result<(), Admission> {
-        let _names = self.names.lock();
-        if self.index.contains(&id) {
-            return Err(Admission::Present);
-        }
-        let (taken, gone) = self.index.insert(id, entry);
-        self.evict(gone);
-        if !taken {
-            return Err(Admission::Refused(Refusal::Held));
-        }
-        // Room that only blocks still being written could give is not room.
-        if self.used() + entry.size > self.capacity {
-            self.index.remove(&id);
-            self.index.written(&id, entry);
-            entry.set(State::Gone);
-            return Err(Admission::Refused(Refusal::Busy));
-        }
-        self.add(entry.size);
-        Ok(())
-    }
-
-    /// Discards blocks that had to make room.
-    fn evict(&self, gone: Vec<(BlockId, Arc<Entry>)>) {
-        for (victim, entry) in gone {
-            self.counters.evictions.inc();
-            self.discard(&victim, &entry);
-        }
-    }
-
-    /// Gives a written file its name, unless its entry was evicted meanwhile.
-    fn publish(&self, id: &BlockId, entry: &Arc<Entry>, tmp: &Path) -> io::Result<()> {
-        let _names = self.names.lock();
-        if entry.state() == State::Writing {
-            fs::rename(tmp, self.layout.block(id))?;
-            entry.set(State::Ready);
-        } else {
-            fs::remove_file(tmp)?;
-            self.sub(entry.size);
-        }
-        self.index.written(id, entry);
-        Ok(())
-    }
-
-    /// Takes back what [`reserve`](Self::reserve) did.
-    fn abandon(&self, id: &BlockId, entry: &Arc<Entry>, tmp: &Path) {
-        let _names = self.names.lock();
-        self.index.remove_exactly(id, entry);
-        self.index.written(id, entry);
-        entry.set(State::Gone);
-        match fs::remove_file(tmp) {
-            Ok(()) => self.sub(entry.size),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.sub(entry.size);
-            }
-            // It still takes room; the next start removes it.
-            Err(_) => self.counters.errors.inc(),
-        }
-    }
-
-    fn drop_entry(&self, id: &BlockId, entry: &Arc<Entry>) {
-        let _names = self.names.lock();
-        if self.index.remove_exactly(id, entry) {
-            self.discard(id, entry);
-        }
-    }
-
-    /// Unlinks the file of an entry that has left the index. One that is still being
-    /// written is left to its writer.
-    fn discard(&self, id: &BlockId, entry: &Entry) {
-        if entry.take() != State::Ready {
-            return;
-        }
-        match fs::remove_file(self.layout.block(id)) {
-            Ok(()) => self.sub(entry.size),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.sub(entry.size);
-            }
-            Err(error) => {
-                // It still takes room, so it stays accounted for; a restart finds it again.
-                self.counters.errors.inc();
-                warn!(block = %id, %error, "cannot remove a block");
-            }
-        }
-    }
-
-    fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, size: u64) {
-        self.used.fetch_add(size, Ordering::Relaxed);
-    }
-
-    fn sub(&self, size: u64) {
-        self.used.fetch_sub(size, Ordering::Relaxed);
-    }
-
-    /// Enters the blocks that a scan found, oldest first.
-    fn restore(&self, found: Vec<scan::Found>) {
-        let _names = self.names.lock();
-        for file in found {
-            let entry = Entry::new(file.len, file.size, file.policy, State::Ready);
-            let entry = Arc::new(entry);
-            self.add(file.size);
-            if file.size > self.capacity {
-                self.discard(&file.id, &entry);
-                continue;
-            }
-            let (taken, gone) = self.index.insert(file.id, &entry);
-            self.evict(gone);
-            if !taken {
-                self.discard(&file.id, &entry);
-            }
-        }
     }
 }

@@ -8,25 +8,26 @@
 //! |---|---|
 //! | [`block`] | [`Block`] and [`Hit`]: bytes with a checksum per page |
 //! | [`memory`] | [`MemoryTier`]: whole blocks in memory, weighed in bytes |
-//! | [`disk`] | [`DiskTier`]: one plain file per block |
+//! | [`disk`] | [`DiskTier`]: one plain file per block, in one directory |
 //! | [`policy`] | [`Policy`]: what a full tier does with a block |
-//! | [`store`] | [`Store`]: memory, then disk |
+//! | [`store`] | [`Store`]: memory, then the directories of the disk tier |
 //! | [`stats`] | what a store counts |
 
 mod admission;
 pub mod block;
 pub mod disk;
+mod disks;
 mod hold;
 pub mod memory;
 pub mod policy;
 pub mod stats;
 pub mod store;
 
-pub use admission::{Admission, Refusal};
+pub use admission::{Admission, Inserted, Refusal};
 pub use block::{Block, Hit};
-pub use disk::{DiskConfig, DiskTier};
+pub use disk::{Access, DiskConfig, DiskTier, Scrub};
 pub use memory::MemoryTier;
-pub use millpond_disk::DiskError;
+pub use millpond_disk::{BreakerState, DiskError};
 pub use policy::Policy;
-pub use stats::StoreStats;
+pub use stats::{DiskHealth, StoreStats};
 pub use store::{Store, StoreConfig};

@@ -10,6 +10,10 @@ mod store {
     mod conformance;
     mod crash;
     mod directory;
+    mod faults;
+    mod losses;
     mod model;
+    mod scrub;
+    mod sick;
     mod support;
 }

@@ -101,7 +101,7 @@ impl NodeRow {
         }
     }
 
-    fn cells(&self) -> [String; 8] {
+    fn cells(&self) -> [String; 10] {
         let percent = |ratio: f64| format!("{:.1} %", ratio * 100.0);
         let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
         let dash = || "-".to_owned();
@@ -113,6 +113,8 @@ impl NodeRow {
             human(self.capacity),
             self.stats.map_or_else(dash, |_| human(self.used)),
             self.hit_ratio.map_or_else(dash, percent),
+            self.stats.map_or_else(dash, disk),
+            self.stats.map_or_else(dash, scrub),
             self.heartbeat_age_ms.map_or_else(dash, seconds),
         ]
     }
@@ -143,10 +145,37 @@ impl Report {
             ">capacity",
             ">used",
             ">hits",
+            "disk",
+            ">scrub",
             ">heard",
         ]);
         table.add_rows(self.nodes.iter().map(NodeRow::cells));
         table
+    }
+}
+
+/// Whether the disk tier is used.
+fn disk(stats: NodeStats) -> String {
+    let text = match (stats.disks_not_read > 0, stats.disks_not_written > 0) {
+        _ if stats.disk_capacity == 0 => "-",
+        (false, false) => "ok",
+        (false, true) => "not written",
+        (true, false) => "not read",
+        (true, true) => "out",
+    };
+    text.to_owned()
+}
+
+/// How far the scrub is, and what it found.
+fn scrub(stats: NodeStats) -> String {
+    let progress = match (stats.scrub_permille, stats.scrub_passes) {
+        (0, 0) => "-".to_owned(),
+        (0, _) => "done".to_owned(),
+        (permille, _) => format!("{:.0} %", permille as f64 / 10.0),
+    };
+    match stats.scrub_bad_blocks {
+        0 => progress,
+        bad => format!("{progress}, {bad} bad"),
     }
 }
 
@@ -157,5 +186,38 @@ fn state_name(state: MemberState) -> &'static str {
         MemberState::Draining => "draining",
         MemberState::Left => "left",
         MemberState::Dead => "dead",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sick_disk_and_a_scrub_are_told_in_words() {
+        let none = NodeStats::default();
+        let well = NodeStats {
+            disk_capacity: 1,
+            ..none
+        };
+        let full = NodeStats {
+            disks_not_written: 1,
+            scrub_permille: 123,
+            ..well
+        };
+        let out = NodeStats {
+            disks_not_read: 1,
+            scrub_passes: 1,
+            scrub_bad_blocks: 2,
+            ..full
+        };
+        let all = [none, well, full, out];
+        assert_eq!(all.map(disk), ["-", "ok", "not written", "out"]);
+        assert_eq!(all.map(scrub), ["-", "-", "12 %", "12 %, 2 bad"]);
+        let between = NodeStats {
+            scrub_permille: 0,
+            ..out
+        };
+        assert_eq!(scrub(between), "done, 2 bad");
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -32,7 +33,21 @@ pub struct CacheDir {
 /// process dies.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+    /// The file system of the directory.
+    device: u64,
+}
+
+/// What has become of a directory that was claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenure {
+    /// It is there and ours.
+    Ours,
+    /// It was removed. What is there now is on the same file system: it may be claimed again.
+    Lost,
+    /// Another file system is where it was, such as the one that it was mounted on. Nothing
+    /// may be written there.
+    Replaced,
 }
 
 /// Says that a directory is ours.
@@ -89,6 +104,11 @@ impl CacheDir {
         &self.path
     }
 
+    /// The file that says whose the directory is; not empty once it is claimed.
+    pub fn marker(&self) -> PathBuf {
+        self.path.join(self.kind.marker())
+    }
+
     /// The directory of what has an id that begins with this byte.
     pub fn fan(&self, first: u8) -> PathBuf {
         self.path.join(format!("{first:02x}"))
@@ -116,6 +136,32 @@ impl CacheDir {
             Err(error) => return Err(DiskError::io("read", &marker, error)),
         }
         Ok(lock)
+    }
+
+    /// Whether the directory is still the one that `lock` was got for.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn tenure(&self, lock: &DirLock) -> io::Result<Tenure> {
+        match fs::metadata(self.path.join(LOCK)) {
+            Ok(found) => {
+                let held = lock.file.metadata()?;
+                if (found.dev(), found.ino()) == (held.dev(), held.ino()) {
+                    return Ok(Tenure::Ours);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        for path in self.path.ancestors() {
+            match fs::metadata(path) {
+                Ok(found) if found.dev() == lock.device => return Ok(Tenure::Lost),
+                Ok(_) => return Ok(Tenure::Replaced),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Tenure::Replaced)
     }
 
     /// Makes a directory in it and removes the files that are there. Only for who has the
@@ -163,10 +209,6 @@ impl CacheDir {
         all.into_inner()
     }
 
-    fn marker(&self) -> PathBuf {
-        self.path.join(self.kind.marker())
-    }
-
     /// Where the marker is written before it gets its name.
     fn marker_aside(&self) -> String {
         format!("{}.tmp", self.kind.marker())
@@ -207,7 +249,11 @@ impl CacheDir {
             .open(&path)
             .map_err(|e| DiskError::io("open", &path, e))?;
         match file.try_lock() {
-            Ok(()) => Ok(DirLock { _file: file }),
+            Ok(()) => {
+                let dir = fs::metadata(&self.path).map_err(|e| DiskError::io("read", &path, e))?;
+                let device = dir.dev();
+                Ok(DirLock { file, device })
+            }
             Err(TryLockError::WouldBlock) => Err(DiskError::InUse {
                 kind: self.kind,
                 path: self.path.clone(),
@@ -327,6 +373,30 @@ mod tests {
         fs::write(temp.path().join(dir.marker_aside()), "half").unwrap();
         drop(dir.claim(None).unwrap());
         dir.claim(None).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_or_made_anew_is_lost_until_it_is_claimed_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = CacheDir::new(temp.path().join("a/b"), DirKind::Blocks);
+        let lock = dir.claim(None).unwrap();
+        assert_eq!(dir.tenure(&lock).unwrap(), Tenure::Ours);
+        fs::remove_dir_all(temp.path().join("a")).unwrap();
+        assert_eq!(dir.tenure(&lock).unwrap(), Tenure::Lost);
+        let again = dir.claim(None).unwrap();
+        assert_eq!(dir.tenure(&lock).unwrap(), Tenure::Lost);
+        assert_eq!(dir.tenure(&again).unwrap(), Tenure::Ours);
+    }
+
+    #[test]
+    fn another_file_system_in_its_place_is_told() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = dir(&temp, DirKind::Blocks);
+        let mut lock = dir.claim(None).unwrap();
+        fs::remove_file(temp.path().join(LOCK)).unwrap();
+        assert_eq!(dir.tenure(&lock).unwrap(), Tenure::Lost);
+        lock.device ^= 1;
+        assert_eq!(dir.tenure(&lock).unwrap(), Tenure::Replaced);
     }
 
     #[test]

@@ -9,14 +9,17 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`breaker`] | [`Breaker`]: when a sick disk is gone round |
 //! | [`dir`] | [`CacheDir`]: whose a directory is, and the walk over what is in it |
 //! | [`error`] | [`DiskError`]: why a directory cannot be used |
-//! | [`health`] | [`Health`]: when a failing disk is left alone |
+//! | [`health`] | [`Health`]: when writes to a failing disk pause |
 
+pub mod breaker;
 pub mod dir;
 pub mod error;
 pub mod health;
 
-pub use dir::{CacheDir, DirKind, DirLock};
+pub use breaker::{Breaker, BreakerState, Trouble};
+pub use dir::{CacheDir, DirKind, DirLock, Tenure};
 pub use error::DiskError;
 pub use health::Health;

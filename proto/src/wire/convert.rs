@@ -165,7 +165,8 @@ macro_rules! same_fields {
 same_fields!(NodeStats, pb::NodeStats, {
     memory_used, memory_capacity, disk_used, disk_capacity, memory_blocks, disk_blocks,
     memory_hits, disk_hits, misses, served_bytes, ufs_reads, ufs_bytes, peer_bytes, corrupt,
-    errors, uptime_ms,
+    errors, uptime_ms, disks_not_read, disks_not_written, disk_errors, disk_refused, scrub_bytes,
+    scrub_bad_blocks, scrub_passes, scrub_permille,
 });
 
 #[cfg(test)]

@@ -11,19 +11,20 @@
 //!          +40  end of the file
 //! ```
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::Metadata;
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
 use millpond_proto::BlockId;
 use millpond_proto::checksum::{PAGE_SIZE, crc32c, page_count};
 use millpond_proto::wire::frame::Tier;
-use rustix::buffer::spare_capacity;
 
 use crate::block::{Block, Hit, piece_checksums};
 use crate::policy::Policy;
+use crate::stats::Count;
+
+use super::files::{Files, OpenFile};
 
 const MAGIC: &[u8; 8] = b"MPBLOCK1";
 const FOOTER_LEN: usize = 40;
@@ -64,14 +65,10 @@ pub(super) fn block_len(file: u64) -> Option<u32> {
 }
 
 /// Writes a new file at `path`.
-pub(super) fn write(path: &Path, id: &BlockId, block: &Block) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode(block.policy))
-        .open(path)?;
-    file.write_all(&block.data)?;
-    file.write_all(&footer(id, block))
+pub(super) fn write(files: &Files, path: &Path, id: &BlockId, block: &Block) -> io::Result<()> {
+    let mut file = files.create(path, mode(block.policy))?;
+    file.write(&block.data)?;
+    file.write(&footer(id, block))
 }
 
 /// The permissions of a block file tell its policy, so that a scan need not open it.
@@ -107,19 +104,18 @@ fn footer(id: &BlockId, block: &Block) -> Vec<u8> {
 /// Reads `len` bytes from `offset` of a block of `block_len` bytes, with the pages around
 /// them, and verifies those pages. The range lies within the block.
 pub(super) fn read(
-    path: &Path,
+    file: &OpenFile<'_>,
     id: &BlockId,
     block_len: u32,
     offset: u32,
     len: u32,
 ) -> Result<Hit, ReadError> {
-    let file = File::open(path)?;
-    let checksums = read_checksums(&file, id, block_len)?;
+    let checksums = read_checksums(file, id, block_len)?;
     let first_page = offset / PAGE_SIZE;
     let end_page = page_count(offset + len).max(first_page);
     let start = u64::from(first_page) * u64::from(PAGE_SIZE);
     let end = (u64::from(end_page) * u64::from(PAGE_SIZE)).min(u64::from(block_len));
-    let pages = read_exact(&file, start, end.saturating_sub(start) as usize)?;
+    let pages = read_exact(file, start, end.saturating_sub(start) as usize)?;
     let expected = &checksums[first_page as usize..end_page as usize];
     for (page, expected) in pages.chunks(PAGE_SIZE as usize).zip(expected) {
         if crc32c(page) != *expected {
@@ -142,7 +138,29 @@ pub(super) fn read(
     })
 }
 
-fn read_checksums(file: &File, id: &BlockId, block_len: u32) -> Result<Vec<u32>, ReadError> {
+/// Reads a whole block page by page and verifies it; counts the bytes.
+pub(super) fn verify(file: &OpenFile<'_>, id: &BlockId, count: &Count) -> Result<(), ReadError> {
+    let Some(len) = block_len(file.len()?) else {
+        return Err(ReadError::Damaged("no block has a file of this length"));
+    };
+    let checksums = read_checksums(file, id, len)?;
+    for (page, expected) in (0..).zip(checksums) {
+        let start = u64::from(page * PAGE_SIZE);
+        let page_len = (u64::from(len) - start).min(u64::from(PAGE_SIZE));
+        let bytes = read_exact(file, start, page_len as usize)?;
+        count.add(page_len);
+        if crc32c(&bytes) != expected {
+            return Err(ReadError::Damaged("a page does not match its checksum"));
+        }
+    }
+    Ok(())
+}
+
+fn read_checksums(
+    file: &OpenFile<'_>,
+    id: &BlockId,
+    block_len: u32,
+) -> Result<Vec<u32>, ReadError> {
     let sums_len = page_count(block_len) as usize * 4;
     let footer = read_exact(file, u64::from(block_len), sums_len + FOOTER_LEN)?;
     let (signed, sum) = footer.split_at(sums_len + FOOTER_LEN - 4);
@@ -161,21 +179,9 @@ fn read_checksums(file: &File, id: &BlockId, block_len: u32) -> Result<Vec<u32>,
     Ok(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
 }
 
-/// Reads exactly `len` bytes at `offset` into a buffer that is not cleared first.
-fn read_exact(file: &File, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
-    let mut buffer = Vec::with_capacity(len);
-    while buffer.len() < len {
-        let at = offset + buffer.len() as u64;
-        match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
-            Ok(0) => return Err(ReadError::Damaged("the file is cut short")),
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(ReadError::Io(error.into())),
-        }
-    }
-    // The allocator may give more room than was asked for.
-    buffer.truncate(len);
-    Ok(buffer)
+fn read_exact(file: &OpenFile<'_>, offset: u64, len: usize) -> Result<Vec<u8>, ReadError> {
+    let cut = ReadError::Damaged("the file is cut short");
+    file.read(offset, len)?.ok_or(cut)
 }
 
 #[cfg(test)]
@@ -184,6 +190,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Writes a new file without faults.
+    fn store(path: &Path, id: &BlockId, block: &Block) {
+        write(&Files::default(), path, id, block).unwrap();
+    }
+
+    fn load(path: &Path, id: &BlockId, len: u32, range: (u32, u32)) -> Result<Hit, ReadError> {
+        let files = Files::default();
+        read(&files.open(path)?, id, len, range.0, range.1)
+    }
 
     proptest! {
         #[test]
@@ -206,7 +222,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("block");
         let id = BlockId::new(FileId([0xab; 16]), 17);
-        write(&path, &id, &Block::new(Bytes::from_static(b"123456789"))).unwrap();
+        store(&path, &id, &Block::new(Bytes::from_static(b"123456789")));
         let expected = format!(
             "313233343536373839839206e3{}{}110000000000000009000000",
             hex::encode("MPBLOCK1"),
@@ -214,11 +230,11 @@ mod tests {
         );
         let bytes = hex::encode(std::fs::read(&path).unwrap());
         assert_eq!(bytes[..bytes.len() - 8], expected);
-        let hit = read(&path, &id, 9, 2, 3).unwrap();
+        let hit = load(&path, &id, 9, (2, 3)).unwrap();
         assert_eq!(hit.data, "345");
         let other = BlockId::new(FileId([0xab; 16]), 18);
         assert!(matches!(
-            read(&path, &other, 9, 2, 3),
+            load(&path, &other, 9, (2, 3)),
             Err(ReadError::Damaged(_))
         ));
     }
@@ -228,20 +244,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("block");
         let id = BlockId::new(FileId([1; 16]), 0);
-        write(&path, &id, &Block::new(Bytes::from(vec![9; 200]))).unwrap();
+        store(&path, &id, &Block::new(Bytes::from(vec![9; 200])));
         let good = std::fs::read(&path).unwrap();
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
             std::fs::write(&path, &bad).unwrap();
             assert!(
-                matches!(read(&path, &id, 200, 0, 200), Err(ReadError::Damaged(_))),
+                matches!(load(&path, &id, 200, (0, 200)), Err(ReadError::Damaged(_))),
                 "byte {at}"
             );
         }
         std::fs::write(&path, &good[..good.len() - 1]).unwrap();
         assert!(matches!(
-            read(&path, &id, 200, 0, 200),
+            load(&path, &id, 200, (0, 200)),
             Err(ReadError::Damaged(_))
         ));
     }

@@ -69,11 +69,13 @@ impl State {
     }
 }
 
-type Evicted = Vec<(BlockId, Arc<Entry>)>;
+/// Blocks that have left the index, to be discarded.
+pub(super) type Evicted = Vec<(BlockId, Arc<Entry>)>;
 
 /// The index, weighed in bytes on disk. Blocks under [`Policy::Hold`] are held or refused, the
 /// others evicted by S3-FIFO from what is left; one shard, so that the limit is exact. Changes
 /// are made with the tier's names locked, lookups without.
+#[derive(Debug)]
 pub(super) struct Index {
     capacity: u64,
     cache: Cache<BlockId, Arc<Entry>>,
@@ -165,10 +167,14 @@ impl Index {
     /// Tells the cache what is left for it.
     fn settle(&self, held: &mut Held) {
         if let Some(left) = held.share.taken(held.blocks.bytes()) {
-            let left = usize::try_from(left).unwrap_or(usize::MAX);
-            if let Err(error) = self.cache.resize(left) {
-                warn!(%error, bytes = left, "the index of the disk tier cannot be resized");
-            }
+            self.resize(left);
+        }
+    }
+
+    fn resize(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if let Err(error) = self.cache.resize(bytes) {
+            warn!(%error, bytes, "the index of the disk tier cannot be resized");
         }
     }
 
@@ -202,6 +208,18 @@ impl Index {
         same
     }
 
+    /// Removes all blocks.
+    pub(super) fn drain(&self) -> Evicted {
+        let mut held = self.held.lock();
+        let mut gone = held.blocks.shed(0);
+        // To clear the cache would leave what it has accounted for as it is.
+        self.resize(0);
+        held.share = Share::new(self.capacity);
+        self.resize(self.capacity);
+        gone.append(&mut self.evicted.lock());
+        gone
+    }
+
     /// Bytes on disk of the blocks that are held.
     pub(super) fn held(&self) -> u64 {
         self.held.lock().blocks.bytes()
@@ -213,6 +231,7 @@ impl Index {
 }
 
 /// The blocks under [`Policy::Hold`].
+#[derive(Debug)]
 struct Held {
     blocks: Hold<Arc<Entry>>,
     share: Share,

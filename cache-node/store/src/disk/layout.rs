@@ -1,11 +1,12 @@
 //! Names in a block directory.
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use millpond_disk::{CacheDir, DirKind, DirLock, DiskError};
 use millpond_proto::{BlockId, ClusterId};
+
+use super::files::Files;
 
 const TMP: &str = "tmp";
 
@@ -46,12 +47,36 @@ impl Layout {
         self.dir.path().join(TMP).join(number.to_string())
     }
 
-    /// Creates the directory that a block's file is in.
-    pub(super) fn ensure_parent(&self, id: &BlockId) -> io::Result<()> {
+    /// The file that a probe writes. It has no account: it is small, and gone at once.
+    pub(super) fn probe(&self) -> PathBuf {
+        self.dir.path().join(TMP).join("probe")
+    }
+
+    /// Makes the directories that a block's file is in, in that of the tier. That one is not
+    /// made: when it is gone, what is in its place may be another file system.
+    pub(super) fn ensure_parent(&self, files: &Files, id: &BlockId) -> io::Result<()> {
         let path = self.block(id);
-        match path.parent() {
-            Some(parent) => fs::create_dir_all(parent),
-            None => Ok(()),
+        let Some(parent) = path.parent() else {
+            return Ok(());
+        };
+        match ensure(files, parent) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                ensure(files, &self.dir.fan(id.file.0[0]))?;
+                ensure(files, parent)
+            }
+            outcome => outcome,
         }
+    }
+
+    /// Makes the directory of files that are being written, in that of the tier.
+    pub(super) fn ensure_tmp(&self, files: &Files) -> io::Result<()> {
+        ensure(files, &self.dir.path().join(TMP))
+    }
+}
+
+fn ensure(files: &Files, dir: &Path) -> io::Result<()> {
+    match files.make_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        outcome => outcome,
     }
 }

@@ -33,6 +33,15 @@ pub(super) fn scan(layout: &Layout) -> Result<Vec<Found>, DiskError> {
     Ok(found)
 }
 
+/// The blocks that have a file below this directory of the fan.
+pub(super) fn ids(fan: &Path) -> io::Result<Vec<BlockId>> {
+    let mut ids = Vec::new();
+    for dir in list(fan)? {
+        ids.extend(list(&dir)?.iter().filter_map(|file| block_id(file)));
+    }
+    Ok(ids)
+}
+
 fn scan_fan(layout: &Layout, path: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for dir in list(path)? {

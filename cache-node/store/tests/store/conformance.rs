@@ -22,7 +22,7 @@ impl Subject {
         match self {
             Self::Memory(tier) => tier.insert(id, block),
             Self::Disk(tier) => tier.write(id, block).await,
-            Self::Store(store) => store.insert(id, block).await,
+            Self::Store(store) => store.insert(id, block).await.now(),
         }
     }
 
@@ -258,7 +258,7 @@ async fn a_block_on_its_way_to_disk_can_be_read() {
     for index in 0..20 {
         let id = id(1, index);
         assert_eq!(
-            store.insert(id, block(&id, 1 << 20)).await,
+            store.insert(id, block(&id, 1 << 20)).await.now(),
             Admission::Accepted
         );
         let hit = store.read(&id, 0, 1 << 20).await.unwrap();

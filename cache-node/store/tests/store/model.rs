@@ -8,7 +8,7 @@ use std::path::Path;
 use millpond_store::{DiskConfig, DiskTier, Policy, Store, StoreConfig};
 use proptest::prelude::*;
 
-use super::support::{assert_right, block, disk_usage, id};
+use super::support::{assert_accounted, assert_right, block, disk_usage, id};
 
 const ROOM: u64 = 300_000;
 
@@ -63,12 +63,14 @@ proptest! {
         let mut tier = disk(dir.path());
         // An id stands for one content, so the length of a key is that of its first insert.
         let mut lens: HashMap<u8, usize> = HashMap::new();
+        let mut inserts = 0;
         for action in actions {
             match action {
                 Action::Insert { key, len, held } => {
                     let len = *lens.entry(key).or_insert(len);
                     let id = id(key, 0);
                     tier.write_blocking(id, &block(&id, len).under(policy(held)));
+                    inserts += 1;
                 }
                 Action::Read { key, from, to } => {
                     let id = id(key, 0);
@@ -93,10 +95,12 @@ proptest! {
                     drop(tier);
                     tier = disk(dir.path());
                     prop_assert_eq!((tier.blocks(), tier.used()), (blocks, used));
+                    inserts = 0;
                 }
             }
             prop_assert!(tier.used() <= ROOM);
             prop_assert_eq!(disk_usage(dir.path()), tier.used());
+            assert_accounted(&tier.stats(), inserts);
         }
     }
 
@@ -108,12 +112,14 @@ proptest! {
             let config = StoreConfig::new(150_000, Some((dir.path().join("d"), ROOM)), None);
             let mut store = Store::open(config.clone()).await.unwrap();
             let mut lens: HashMap<u8, usize> = HashMap::new();
+            let mut inserts = 0;
             for action in actions {
                 match action {
                     Action::Insert { key, len, held } => {
                         let len = *lens.entry(key).or_insert(len);
                         let id = id(key, 0);
                         store.insert(id, block(&id, len).under(policy(held))).await;
+                        inserts += 1;
                     }
                     Action::Read { key, from, to } => {
                         let id = id(key, 0);
@@ -135,6 +141,7 @@ proptest! {
                     Action::Reopen => {
                         store.shutdown().await;
                         store = Store::open(config.clone()).await.unwrap();
+                        inserts = 0;
                     }
                 }
                 let stats = store.stats();
@@ -142,6 +149,8 @@ proptest! {
                 assert!(stats.disk_used <= stats.disk_capacity);
                 assert!(disk_usage(&dir.path().join("d")) <= ROOM);
             }
+            store.flush().await;
+            assert_accounted(&store.stats(), inserts);
         });
     }
 }

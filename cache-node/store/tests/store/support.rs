@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use millpond_proto::checksum::{crc32c, pieces};
 use millpond_proto::{BlockId, FileId};
-use millpond_store::{Block, Hit};
+use millpond_store::{Block, Hit, StoreStats};
 
 /// Block `index` of the file with this number.
 pub(crate) fn id(file: u8, index: u64) -> BlockId {
@@ -69,4 +69,16 @@ pub(crate) fn block_files(dir: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Nothing was lost silently: every insert into the disk tier has an outcome, and every block
+/// that was ever on disk is there or has left for a reason. Holds while nothing is being
+/// written.
+pub(crate) fn assert_accounted(stats: &StoreStats, inserts: u64) {
+    let outcomes =
+        stats.disk_writes + stats.disk_present + stats.disk_overtaken + stats.disk_refused.total();
+    assert_eq!(outcomes, inserts, "{stats:?}");
+    let left = stats.disk_evictions + stats.disk_dropped + stats.disk_removed + stats.disk_lost;
+    let came = stats.disk_found + stats.disk_writes;
+    assert_eq!(came, stats.disk_blocks + left, "{stats:?}");
 }
