@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 use prometheus_client::registry::Registry;
 
 use millpond_cache_node::fill::{FillLimits, Fills};
@@ -28,11 +29,15 @@ use millpond_proto::{
     BlockId, BlockSize, ClusterId, ClusterView, Epoch, ErrorKind, FileId, FileVersion, Member,
     MemberState, MountId, MountTable, NodeId, Ring,
 };
+use millpond_store::disk::{Faults, FileOp};
 use millpond_store::{Store, StoreConfig};
 use millpond_ufs::{Ufs, UfsContext};
 
 const CLUSTER: ClusterId = ClusterId([5; 16]);
 const BLOCK: u64 = 64 << 10;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A node without coordinator: its views come from the test.
 struct Node {
@@ -40,11 +45,12 @@ struct Node {
     addr: String,
     view: Arc<CurrentView>,
     metrics: Arc<NodeMetrics>,
+    store: Store,
     server: BlockServer,
 }
 
 impl Node {
-    async fn start(ca: &ClusterCa, id: u64, mounts: &MountTable) -> Self {
+    async fn start(ca: &ClusterCa, id: u64, mounts: &MountTable, store: StoreConfig) -> Self {
         let id = NodeId(id);
         let identity = ca.issue(PeerRole::Node(id)).unwrap();
         let endpoint = quic::server_endpoint("127.0.0.1:0".parse().unwrap(), &identity).unwrap();
@@ -52,9 +58,7 @@ impl Node {
         let first = view(1, &[], mounts);
         let ring = Arc::new(Ring::new(first.epoch, &first.members));
         let view = Arc::new(CurrentView::new(first, ring));
-        let store = Store::open(StoreConfig::new(64 << 20, None, None))
-            .await
-            .unwrap();
+        let store = Store::open(store).await.unwrap();
         let metrics = NodeMetrics::new(&mut Registry::default());
         let peers = client(endpoint.clone());
         let fills = Fills::new(
@@ -66,7 +70,7 @@ impl Node {
         let service = NodeService {
             me: id,
             view: Arc::clone(&view),
-            store,
+            store: store.clone(),
             fills,
             ufs: Arc::new(UfsTable::new(UfsContext::detached())),
             metadata: NodeMetadata::new(4 << 20, Arc::clone(&metrics)),
@@ -81,6 +85,7 @@ impl Node {
             addr,
             view,
             metrics,
+            store,
             server,
         }
     }
@@ -160,7 +165,8 @@ impl World {
     }
 
     async fn node(&self, id: u64) -> Node {
-        Node::start(&self.ca, id, &self.mounts).await
+        let store = StoreConfig::new(64 << 20, None, None);
+        Node::start(&self.ca, id, &self.mounts, store).await
     }
 
     /// All of `nodes` serve from now on, and know it.
@@ -364,5 +370,75 @@ async fn a_replaced_file_is_stale_but_what_is_cached_stays_readable() {
         world.kind(&node, &world.request(Op::Read, 1)).await,
         ErrorKind::Stale
     );
+    node.server.shutdown().await;
+}
+
+/// A disk whose reads wait while it hangs.
+#[derive(Debug, Default)]
+struct Hung {
+    hangs: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Hung {
+    fn set(&self, hangs: bool) {
+        *self.hangs.lock() = hangs;
+        self.changed.notify_all();
+    }
+}
+
+impl Faults for Hung {
+    fn before(&self, op: FileOp, _: &Path) -> std::io::Result<()> {
+        let mut hangs = self.hangs.lock();
+        while *hangs && op == FileOp::Read {
+            self.changed.wait(&mut hangs);
+        }
+        Ok(())
+    }
+}
+
+/// Heals a disk when the test ends, whatever way: its threads would keep the runtime.
+struct Heals(Arc<Hung>);
+
+impl Drop for Heals {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_fails_no_read() {
+    let world = World::new(6).await;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Heals(Arc::default());
+    let mut config = StoreConfig::new(0, Some((dir.path().join("blocks"), 64 << 20)), None);
+    config.disks[0].faults = Some(Arc::clone(&disk.0) as Arc<dyn Faults>);
+    let node = Node::start(&world.ca, 1, &world.mounts, config).await;
+    world.see(2, &[&node]);
+    for index in 0..6 {
+        assert_eq!(world.read(&node, index).await.unwrap(), Tier::Ufs);
+    }
+    node.store.flush().await;
+    let from_disk = async {
+        // Unless the machine is so busy that the disk seems to hang now.
+        while world.read(&node, 0).await.unwrap() != Tier::Disk {}
+    };
+    assert!(tokio::time::timeout(PATIENCE, from_disk).await.is_ok());
+
+    disk.0.set(true);
+    let reads = (0..6).map(|index| world.read(&node, index));
+    for tier in futures::future::join_all(reads).await {
+        assert!(matches!(tier.unwrap(), Tier::Ufs | Tier::Memory));
+    }
+    let stats = node.metrics.node_stats(&node.store);
+    assert_eq!((stats.disks_not_read, stats.errors), (1, 0));
+
+    disk.0.set(false);
+    let back = async {
+        while world.read(&node, 0).await.unwrap() != Tier::Disk {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, back).await.is_ok());
     node.server.shutdown().await;
 }
