@@ -383,7 +383,8 @@ mod tests {
             std::fs::write(dir.path().join(n.to_string()), "").unwrap();
         }
         let uri = format!("file://{}", dir.path().display());
-        let opened = millpond_ufs::open(&uri, &BTreeMap::new(), UfsContext::detached());
+        let options = BTreeMap::new();
+        let opened = millpond_ufs::open(&uri, &options, UfsContext::detached());
         let place = Place {
             path: "/d".to_owned(),
             below: String::new(),
