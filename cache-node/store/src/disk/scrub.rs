@@ -134,10 +134,8 @@ impl Blocks {
     fn list(&self, first: u8) -> Vec<BlockId> {
         let running = self.device.begin(Access::Read);
         match scan::ids(&self.layout.dir().fan(first)) {
-            Ok(ids) => {
-                running.succeeded();
-                ids
-            }
+            // No success that forgives failed reads: the kernel has names in memory.
+            Ok(ids) => ids,
             Err(error) => {
                 self.counters.errors.inc();
                 running.failed(&error);
