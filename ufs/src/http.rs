@@ -13,6 +13,7 @@ mod answer;
 mod request;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -23,6 +24,7 @@ use reqwest::header::{IF_MATCH, IF_UNMODIFIED_SINCE, RANGE};
 use crate::error::{Op, UfsError};
 use crate::http::answer::Answer;
 use crate::http::request::{Auth, Requests};
+use crate::layer::Valve;
 use crate::metadata::Metadata;
 use crate::name;
 use crate::object::{exactly, install_crypto};
@@ -43,6 +45,7 @@ impl HttpUfs {
         uri: &UfsUri,
         options: &OptionSet<'_>,
         patience: Patience,
+        valve: &Arc<Valve>,
     ) -> Result<Self, UfsError> {
         let is_plain = uri.authority().starts_with("http://");
         if is_plain && !options.flag("allow_http", true)? {
@@ -51,7 +54,7 @@ impl HttpUfs {
         install_crypto();
         Ok(Self {
             uri: uri.to_string(),
-            requests: Requests::new(options, patience, Auth::of(options)?)?,
+            requests: Requests::new(options, patience, Auth::of(options)?, Arc::clone(valve))?,
         })
     }
 

@@ -6,6 +6,6 @@ mod metered;
 mod shape;
 
 pub(crate) use deadline::Deadline;
-pub(crate) use limited::Limited;
+pub(crate) use limited::{Gate, Limited, Rates, Valve};
 pub(crate) use metered::Metered;
 pub(crate) use shape::{Shape, Shaped};

@@ -4,6 +4,7 @@ use millpond_proto::ErrorKind;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -17,12 +18,22 @@ use crate::error::{Op, UfsError};
 /// | `millpond_ufs_read_bytes_total` | | bytes that reads handed out |
 /// | `millpond_ufs_request_duration_seconds` | `op` | from call to last byte, waiting for a slot included |
 /// | `millpond_ufs_hidden_names_total` | | names in listings that cannot be shown as files |
+/// | `millpond_ufs_in_flight_requests` | | requests that are at a store |
+/// | `millpond_ufs_in_flight_limit` | | how many may be, over all mounts: it follows what the stores can do |
+/// | `millpond_ufs_waiting_requests` | | requests that wait for a slot or for the mount's budget |
+/// | `millpond_ufs_refused_attempts_total` | | attempts that a store refused (429, 503) or left unanswered, those that were repeated included |
+/// | `millpond_ufs_backoffs_total` | | how often a limit was lowered for that |
 #[derive(Debug)]
 pub struct UfsMetrics {
     requests: Family<RequestLabels, Counter>,
     read_bytes: Counter,
     durations: Family<OpLabel, Histogram, fn() -> Histogram>,
     hidden_names: Counter,
+    in_flight: Gauge,
+    limit: Gauge,
+    waiting: Gauge,
+    refused_attempts: Counter,
+    backoffs: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +64,11 @@ impl UfsMetrics {
             read_bytes: Counter::default(),
             durations: Family::new_with_constructor(new_histogram),
             hidden_names: Counter::default(),
+            in_flight: Gauge::default(),
+            limit: Gauge::default(),
+            waiting: Gauge::default(),
+            refused_attempts: Counter::default(),
+            backoffs: Counter::default(),
         };
         registry.register(
             "millpond_ufs_requests",
@@ -73,6 +89,35 @@ impl UfsMetrics {
             "millpond_ufs_hidden_names",
             "Names in listings of the under-store that cannot be shown as files",
             metrics.hidden_names.clone(),
+        );
+        for (name, help, gauge) in [
+            (
+                "millpond_ufs_in_flight_requests",
+                "Requests that are at a store",
+                &metrics.in_flight,
+            ),
+            (
+                "millpond_ufs_in_flight_limit",
+                "How many requests may be at a store, over all mounts",
+                &metrics.limit,
+            ),
+            (
+                "millpond_ufs_waiting_requests",
+                "Requests that wait for a slot or for the budget of their mount",
+                &metrics.waiting,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        registry.register(
+            "millpond_ufs_refused_attempts",
+            "Attempts that a store refused or left unanswered, repeated ones included",
+            metrics.refused_attempts.clone(),
+        );
+        registry.register(
+            "millpond_ufs_backoffs",
+            "How often the limit of requests at a store was lowered because it refused some",
+            metrics.backoffs.clone(),
         );
         metrics
     }
@@ -98,6 +143,51 @@ impl UfsMetrics {
             outcome: Outcome::Failed(kind),
         };
         self.requests.get_or_create(&labels).get()
+    }
+
+    /// Attempts that a store refused or left unanswered so far, over all mounts.
+    pub fn refused_attempts(&self) -> u64 {
+        self.refused_attempts.get()
+    }
+
+    /// How often a limit was lowered so far because a store refused requests.
+    pub fn backoffs(&self) -> u64 {
+        self.backoffs.get()
+    }
+
+    /// How many requests may be at a store now, over all mounts of the process.
+    pub fn in_flight_limit(&self) -> u64 {
+        self.limit.get().unsigned_abs()
+    }
+
+    /// How many are.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.get().unsigned_abs()
+    }
+
+    /// Requests that wait for a slot or for the budget of their mount.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.get().unsigned_abs()
+    }
+
+    pub(crate) fn in_flight_changed(&self, by: i64) {
+        self.in_flight.inc_by(by);
+    }
+
+    pub(crate) fn limit_changed(&self, by: i64) {
+        self.limit.inc_by(by);
+    }
+
+    pub(crate) fn waiting_changed(&self, by: i64) {
+        self.waiting.inc_by(by);
+    }
+
+    pub(crate) fn attempt_refused(&self) {
+        self.refused_attempts.inc();
+    }
+
+    pub(crate) fn backed_off(&self) {
+        self.backoffs.inc();
     }
 
     pub(crate) fn observe(&self, op: Op, outcome: Outcome, seconds: f64) {

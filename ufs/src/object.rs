@@ -29,6 +29,7 @@ use millpond_proto::{ErrorKind, FileVersion};
 pub(crate) use backend::{Backend, ObjectMeta, RawPage};
 pub(crate) use exact::exactly;
 pub(crate) use open::{install_crypto, open, page_size};
+pub(crate) use tap::is_refusal;
 
 use crate::error::{Op, UfsError};
 use crate::metadata::Metadata;

@@ -8,7 +8,7 @@ use millpond_proto::ErrorKind;
 use crate::context::UfsContext;
 use crate::error::{Op, UfsError};
 use crate::http::HttpUfs;
-use crate::layer::{Deadline, Limited, Metered, Shape, Shaped};
+use crate::layer::{Deadline, Limited, Metered, Rates, Shape, Shaped, Valve};
 use crate::local::LocalUfs;
 use crate::memory::MemoryStore;
 use crate::object::{self, ObjectUfs};
@@ -42,7 +42,13 @@ pub async fn open(
     let options = OptionSet::new(parsed.to_string(), parsed.scheme(), options)?;
     let patience = Patience::of(&options)?;
     let concurrency = options.number("concurrency", context.concurrency, 1, MAX_CONCURRENCY)?;
+    let rates = Rates {
+        bytes: options.bandwidth("ufs_bandwidth", None)?,
+        requests: options.request_rate("ufs_requests", None)?,
+    };
     let shape = Shape::of(&options)?;
+    let metrics = Arc::clone(&context.metrics);
+    let valve = Valve::new(concurrency as u32, &context.in_flight, Arc::clone(&metrics));
 
     let driver: Arc<dyn Ufs> = match parsed.scheme() {
         Scheme::File => Arc::new(LocalUfs::open(&parsed).await?),
@@ -53,9 +59,9 @@ pub async fn open(
             object::page_size(&options)?,
             Arc::clone(&context.metrics),
         )),
-        Scheme::Http => Arc::new(HttpUfs::open(&parsed, &options, patience)?),
+        Scheme::Http => Arc::new(HttpUfs::open(&parsed, &options, patience, &valve)?),
         Scheme::S3 | Scheme::Gcs | Scheme::Azure => {
-            object::open(&parsed, &options, patience, &context)?
+            object::open(&parsed, &options, patience, &context, &valve)?
         }
     };
     let driver = match shape {
@@ -63,8 +69,15 @@ pub async fn open(
         None => driver,
     };
     let driver = Arc::new(Deadline::new(driver, patience.timeout));
-    let driver = Arc::new(Limited::new(driver, concurrency, patience.timeout));
-    Ok(Arc::new(Metered::new(driver, context.metrics)))
+    let counted = Arc::clone(&metrics);
+    let driver = Arc::new(Limited::new(
+        driver,
+        valve,
+        rates,
+        patience.timeout,
+        counted,
+    ));
+    Ok(Arc::new(Metered::new(driver, metrics)))
 }
 
 /// Beyond this a store is not helped by more, and sockets run out.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use millpond_proto::ErrorKind;
 
 use crate::error::{Op, UfsError};
@@ -27,7 +28,7 @@ pub struct OptionSpec {
 ///
 /// | scheme | options |
 /// |---|---|
-/// | all | `timeout`, `concurrency`, `metadata`, `metadata_ttl`, `cache_profile`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
+/// | all | `timeout`, `concurrency`, `ufs_bandwidth`, `ufs_requests`, `metadata`, `metadata_ttl`, `cache_profile`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
 /// | all over the network | `max_retries`, `connect_timeout`, `allow_http` |
 /// | S3, GCS, Azure, memory | `page_size` |
 /// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
@@ -140,6 +141,33 @@ impl<'a> OptionSet<'a> {
         })
     }
 
+    /// Bytes per second, such as `85MB/s`, above 0; none is `unlimited`.
+    pub(crate) fn bandwidth(
+        &self,
+        key: &str,
+        default: Option<u64>,
+    ) -> Result<Option<u64>, UfsError> {
+        let expected = "a number of bytes per second such as 85MB/s, or unlimited";
+        self.parsed(key, default, expected, |text| {
+            or_unlimited(text, |text| {
+                let bytes: ByteSize = text.strip_suffix("/s").unwrap_or(text).parse().ok()?;
+                Some(bytes.as_u64()).filter(|bytes| *bytes > 0)
+            })
+        })
+    }
+
+    /// Requests per second, above 0; none is `unlimited`.
+    pub(crate) fn request_rate(
+        &self,
+        key: &str,
+        default: Option<u32>,
+    ) -> Result<Option<u32>, UfsError> {
+        let expected = "a number of requests per second above zero, or unlimited";
+        self.parsed(key, default, expected, |text| {
+            or_unlimited(text, |text| text.parse().ok().filter(|rate| *rate > 0))
+        })
+    }
+
     /// An error that says what is wrong with the option `key`. Does not repeat its value.
     pub(crate) fn wrong(&self, key: &str, cause: impl fmt::Display) -> UfsError {
         UfsError::new(
@@ -211,6 +239,13 @@ impl Patience {
     }
 }
 
+fn or_unlimited<T>(text: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    match text {
+        "unlimited" => Some(None),
+        text => parse(text).map(Some),
+    }
+}
+
 fn unknown(uri: &str, key: &str, known: &[&OptionSpec]) -> UfsError {
     let nearest = known
         .iter()
@@ -260,7 +295,18 @@ const COMMON: &[OptionSpec] = &[
     plain(
         "concurrency",
         "128",
-        "How many calls may be in flight at the store at once.",
+        "How many calls may be in flight at the store at once, at the most; how many there are \
+         follows from what makes the store faster and from what it refuses.",
+    ),
+    plain(
+        "ufs_bandwidth",
+        "unlimited",
+        "Bytes per second that each process may read from the store, such as 1GB/s.",
+    ),
+    plain(
+        "ufs_requests",
+        "unlimited",
+        "Requests per second that each process may send to the store.",
     ),
     plain(
         "metadata",

@@ -18,6 +18,9 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, UfsError>>;
 /// The entries of one directory, page by page. Ends after the first error.
 pub type EntryStream = BoxStream<'static, Result<Vec<Entry>, UfsError>>;
 
+/// Decides what to read at the moment when the request goes out; none if nothing any more.
+pub type Choice<'a> = Box<dyn FnOnce() -> Option<Range<u64>> + Send + 'a>;
+
 /// One mount's under-store, read-only.
 ///
 /// Paths are UTF-8, relative to the mount's URI, with single `/` between components and none
@@ -64,6 +67,25 @@ pub trait Ufs: Debug + Send + Sync + 'static {
         version: &FileVersion,
         range: Range<u64>,
     ) -> Result<ByteStream, UfsError>;
+
+    /// [`read`](Self::read) of what `choose` says once the request can go out: after the wait
+    /// for a turn, if there is one. So whoever waits can ask for what others came to need
+    /// meanwhile, or for nothing. `choose` is not called if the wait is in vain.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    async fn read_chosen(
+        &self,
+        path: &str,
+        version: &FileVersion,
+        choose: Choice<'_>,
+    ) -> Result<Option<(Range<u64>, ByteStream)>, UfsError> {
+        let Some(range) = choose() else {
+            return Ok(None);
+        };
+        let stream = self.read(path, version, range.clone()).await?;
+        Ok(Some((range, stream)))
+    }
 
     /// The target of the symbolic link at `path`, as stored. It may point anywhere: this
     /// trait never follows it out of the root, and neither should the caller.

@@ -28,7 +28,7 @@ use millpond_process::{
 use millpond_proto::{Epoch, ErrorKind, MetadataMode};
 use tokio_util::sync::CancellationToken;
 
-use crate::options::parse_option;
+use crate::options::{BudgetArgs, parse_option};
 pub use memory::BESIDE_DATA;
 pub(crate) use settings::Settings;
 use source::{MountSource, parse_source};
@@ -62,6 +62,8 @@ pub(crate) struct MountArgs {
     /// An option of SOURCE's driver, like endpoint=http://host:9000; may be repeated
     #[arg(long = "option", value_name = "KEY=VALUE", requires = "source", value_parser = parse_option)]
     options: Vec<(String, String)>,
+    #[command(flatten)]
+    budget: BudgetArgs,
     /// Memory of the whole process, which may exceed it by 64MiB for a moment [default: a
     /// quarter of the host's or the control group's, at least 256MiB]
     #[arg(long, value_name = "SIZE")]

@@ -10,7 +10,7 @@ use millpond_proto::{ErrorKind, Mount, MountPath};
 use serde::Serialize;
 
 use crate::connect::ClusterArgs;
-use crate::options::{option_map, parse_option};
+use crate::options::{BudgetArgs, option_map, parse_option};
 use crate::output::{self, OutputArgs};
 
 /// The mount table: which store serves which path.
@@ -39,6 +39,7 @@ enum MountsCommand {
 #[command(after_help = "Examples:
   millpond mounts add /data s3://bucket/prefix --option region=eu-central-1
   millpond mounts add /lake s3://lake --option endpoint=http://minio:9000 --option path_style=true
+  millpond mounts add /shared s3://shared --ufs-bandwidth 500MB/s --ufs-requests 1000
   millpond mounts add /scratch file:///srv/scratch --coordinator 10.0.0.1:7000")]
 pub(crate) struct AddArgs {
     /// Where it appears, like /data
@@ -48,6 +49,8 @@ pub(crate) struct AddArgs {
     /// An option of the store's driver; may be repeated
     #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_option)]
     options: Vec<(String, String)>,
+    #[command(flatten)]
+    budget: BudgetArgs,
     #[command(flatten)]
     check: CheckArgs,
     #[command(flatten)]
@@ -87,6 +90,7 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millpond mounts update /data --option endpoint=http://minio:9001
+  millpond mounts update /data --ufs-bandwidth unlimited
   millpond mounts update /data --unset profile --unset region")]
 pub(crate) struct UpdateArgs {
     /// The mount's path
@@ -97,6 +101,8 @@ pub(crate) struct UpdateArgs {
     /// An option to remove; may be repeated
     #[arg(long, value_name = "KEY")]
     unset: Vec<String>,
+    #[command(flatten)]
+    budget: BudgetArgs,
     #[command(flatten)]
     check: CheckArgs,
     #[command(flatten)]
@@ -136,7 +142,7 @@ pub(crate) async fn run(args: MountsArgs) -> anyhow::Result<()> {
 
 async fn add(args: AddArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let path = mount_path(&args.path)?;
-    let options = option_map(args.options)?;
+    let options = option_map(args.budget.and(&args.options))?;
     args.check.check(&args.uri, &options).await?;
     let mount = cluster
         .control()?
@@ -176,7 +182,7 @@ async fn show(args: ShowArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
 
 async fn update(args: UpdateArgs, cluster: &ClusterArgs) -> anyhow::Result<()> {
     let path = mount_path(&args.path)?;
-    let set = option_map(args.options)?;
+    let set = option_map(args.budget.and(&args.options))?;
     if set.is_empty() && args.unset.is_empty() {
         return Err(UsageError::new("nothing to change: give --option or --unset").into());
     }

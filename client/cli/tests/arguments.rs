@@ -62,6 +62,34 @@ fn usage_errors_exit_with_2_and_name_what_is_wrong() {
         2,
         &["endpiont"],
     );
+    fails(
+        &[
+            "mounts",
+            "add",
+            "/d",
+            "file:///tmp",
+            "--ufs-bandwidth",
+            "fast",
+        ],
+        2,
+        &["ufs_bandwidth", "fast", "85MB/s"],
+    );
+    fails(
+        &["mounts", "add", "/d", "file:///tmp", "--ufs-requests", "0"],
+        2,
+        &["ufs_requests", "above zero"],
+    );
+    fails(
+        &[
+            "mount",
+            "coord:7000/data",
+            "/mnt",
+            "--ufs-bandwidth",
+            "1GB/s",
+        ],
+        2,
+        &["--ufs-bandwidth", "millpond mounts"],
+    );
     fails(&["mounts", "update", "/data"], 2, &["--option", "--unset"]);
     fails(
         &["mounts", "ls", "--coordinator", "nowhere"],

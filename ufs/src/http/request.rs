@@ -1,6 +1,7 @@
 //! Sending requests: credentials, retries, errors.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -10,6 +11,8 @@ use reqwest::{Client, Method, Response};
 
 use crate::error::{Op, UfsError, chain};
 use crate::http::answer::Answer;
+use crate::layer::Valve;
+use crate::object::is_refusal;
 use crate::options::{OptionSet, Patience};
 use crate::redact::Redactor;
 use crate::ufs::ByteStream;
@@ -21,6 +24,7 @@ pub(super) struct Requests {
     auth: Auth,
     patience: Patience,
     redactor: Redactor,
+    valve: Arc<Valve>,
 }
 
 /// How requests prove who sends them. Debug output holds no secret.
@@ -57,6 +61,7 @@ impl Requests {
         options: &OptionSet<'_>,
         patience: Patience,
         auth: Auth,
+        valve: Arc<Valve>,
     ) -> Result<Self, UfsError> {
         let client = Client::builder()
             .user_agent(concat!("millpond/", env!("CARGO_PKG_VERSION")))
@@ -72,6 +77,7 @@ impl Requests {
             auth,
             patience,
             redactor: Redactor::new(options.secrets()),
+            valve,
         })
     }
 
@@ -101,7 +107,16 @@ impl Requests {
             };
             let is_last = attempt >= self.patience.max_retries
                 || started.elapsed() + pause >= self.patience.retry_until();
-            match request.send().await {
+            let sent = tokio::time::Instant::now();
+            let answer = request.send().await;
+            let refused = match &answer {
+                Ok(response) => is_refusal(response.status().as_u16()),
+                Err(error) => error.is_timeout(),
+            };
+            if refused {
+                self.valve.attempt_refused(sent);
+            }
+            match answer {
                 Ok(response) if is_last || !is_passing(response.status().as_u16()) => {
                     return Ok(response);
                 }

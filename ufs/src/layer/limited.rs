@@ -1,4 +1,17 @@
-//! So many calls at once, no more.
+//! As many calls at once as the store serves best, and no more than the mount may cost.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`gate`] | slots: a number that changes, a queue, a share for each kind of request |
+//! | [`controller`] | how many there are: what the store's throughput and refusals say |
+//! | [`valve`] | both together, for one mount, within the bound of the process |
+//! | [`bucket`], [`budget`] | bytes and requests per second |
+
+mod bucket;
+mod budget;
+mod controller;
+mod gate;
+mod valve;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,34 +20,65 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use millpond_proto::{ErrorKind, FileVersion};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
 use crate::error::{Op, UfsError};
 use crate::metadata::Metadata;
-use crate::ufs::{ByteStream, EntryStream, Ufs};
+use crate::metrics::UfsMetrics;
+use crate::ufs::{ByteStream, Choice, EntryStream, Ufs};
 
-/// Lets a fixed number of calls through at once; the rest wait, and get `Busy` when they
-/// have waited too long. A read counts until its stream ends or is dropped, a listing only
-/// while a page is being fetched.
+use budget::{Budget, Budgets, Taken, Turn};
+use gate::Class;
+use valve::Pass;
+
+pub(crate) use budget::Rates;
+pub(crate) use gate::Gate;
+pub(crate) use valve::Valve;
+
+/// Lets as many calls through as its [`Valve`] has slots, at the [`Rates`] of the mount; the
+/// rest wait, and get `Busy` when they have waited too long. A read counts until its stream
+/// ends or is dropped, a listing only while a page is being fetched.
 #[derive(Debug)]
 pub(crate) struct Limited {
     inner: Arc<dyn Ufs>,
-    slots: Arc<Semaphore>,
-    patience: Duration,
+    way: Arc<Way>,
 }
 
+/// What a call passes before it goes to the store.
+#[derive(Debug)]
+struct Way {
+    valve: Arc<Valve>,
+    budgets: Budgets,
+    patience: Duration,
+    metrics: Arc<UfsMetrics>,
+}
+
+/// A read takes so much from the budget at a time, so that a long one does not go before
+/// everybody else.
+const SLICE: u64 = 16 << 20;
+
 impl Limited {
-    pub(crate) fn new(inner: Arc<dyn Ufs>, slots: usize, patience: Duration) -> Self {
+    pub(crate) fn new(
+        inner: Arc<dyn Ufs>,
+        valve: Arc<Valve>,
+        rates: Rates,
+        patience: Duration,
+        metrics: Arc<UfsMetrics>,
+    ) -> Self {
+        let way = Way {
+            valve,
+            budgets: Budgets::new(rates, Instant::now()),
+            patience,
+            metrics,
+        };
         Self {
             inner,
-            slots: Arc::new(Semaphore::new(slots)),
-            patience,
+            way: Arc::new(way),
         }
     }
 
-    async fn slot(&self, op: Op, path: &str) -> Result<OwnedSemaphorePermit, UfsError> {
-        let slots = Arc::clone(&self.slots);
-        slot(slots, self.patience, op, || self.inner.object_uri(path)).await
+    async fn pass(&self, op: Op, path: &str) -> Result<Pass, UfsError> {
+        self.way.pass(op, || self.inner.object_uri(path)).await
     }
 }
 
@@ -49,17 +93,20 @@ impl Ufs for Limited {
     }
 
     async fn stat(&self, path: &str) -> Result<Metadata, UfsError> {
-        let _slot = self.slot(Op::Stat, path).await?;
-        self.inner.stat(path).await
+        let pass = self.pass(Op::Stat, path).await?;
+        let result = self.inner.stat(path).await;
+        pass.ended(&result);
+        result
     }
 
     fn list(&self, dir: &str) -> EntryStream {
-        let (slots, patience) = (Arc::clone(&self.slots), self.patience);
-        let state = (self.inner.list(dir), slots, self.inner.object_uri(dir));
-        futures::stream::try_unfold(state, move |(mut stream, slots, uri)| async move {
-            let _slot = slot(Arc::clone(&slots), patience, Op::List, || uri.clone()).await?;
-            let page = stream.next().await.transpose()?;
-            Ok(page.map(|page| (page, (stream, slots, uri))))
+        let way = Arc::clone(&self.way);
+        let state = (self.inner.list(dir), way, self.inner.object_uri(dir));
+        futures::stream::try_unfold(state, move |(mut stream, way, uri)| async move {
+            let pass = way.pass(Op::List, || uri.clone()).await?;
+            let page = stream.next().await.transpose();
+            pass.ended(&page);
+            Ok(page?.map(|page| (page, (stream, way, uri))))
         })
         .boxed()
     }
@@ -70,92 +117,150 @@ impl Ufs for Limited {
         version: &FileVersion,
         range: Range<u64>,
     ) -> Result<ByteStream, UfsError> {
-        let slot = self.slot(Op::Read, path).await?;
-        let stream = self.inner.read(path, version, range).await?;
-        let state = (stream, slot);
-        let held = futures::stream::unfold(state, |(mut stream, slot)| async move {
-            stream.next().await.map(|piece| (piece, (stream, slot)))
-        });
-        Ok(held.boxed())
+        let all = range.clone();
+        let chosen = self.read_chosen(path, version, Box::new(|| Some(all)));
+        match chosen.await? {
+            Some((_, stream)) => Ok(stream),
+            None => Ok(futures::stream::empty().boxed()),
+        }
+    }
+
+    async fn read_chosen(
+        &self,
+        path: &str,
+        version: &FileVersion,
+        choose: Choice<'_>,
+    ) -> Result<Option<(Range<u64>, ByteStream)>, UfsError> {
+        let mut pass = self.pass(Op::Read, path).await?;
+        let turn = self.way.turn(|| self.inner.object_uri(path)).await?;
+        let Some(range) = choose() else {
+            return Ok(None);
+        };
+        let len = range.end.saturating_sub(range.start);
+        let taken = turn.map(|turn| turn.take(len.min(SLICE)));
+        pass.sends();
+        let opened = self.inner.read(path, version, range.clone()).await;
+        let stream = opened.inspect_err(|error| pass.failed(error.kind()))?;
+        let under_way = UnderWay {
+            stream,
+            pass,
+            left: len - len.min(SLICE),
+            taken,
+        };
+        Ok(Some((range, under_way.stream())))
     }
 
     async fn read_link(&self, path: &str) -> Result<String, UfsError> {
-        let _slot = self.slot(Op::ReadLink, path).await?;
-        self.inner.read_link(path).await
+        let pass = self.pass(Op::ReadLink, path).await?;
+        let result = self.inner.read_link(path).await;
+        pass.ended(&result);
+        result
     }
 }
 
-async fn slot(
-    slots: Arc<Semaphore>,
-    patience: Duration,
-    op: Op,
-    uri: impl FnOnce() -> String,
-) -> Result<OwnedSemaphorePermit, UfsError> {
-    match tokio::time::timeout(patience, slots.acquire_owned()).await {
-        Ok(Ok(slot)) => Ok(slot),
-        // The semaphore is never closed, so this is the wait that was too long.
-        Ok(Err(_)) | Err(_) => Err(UfsError::new(
-            ErrorKind::Busy,
-            op,
-            uri(),
-            "too many calls to this store are in flight",
-        )
-        .with_tried(patience)
-        .with_hint("try again later, or raise the option concurrency")),
+impl Way {
+    /// Waits for a slot and for the budget of requests.
+    async fn pass(&self, op: Op, uri: impl Fn() -> String) -> Result<Pass, UfsError> {
+        let _waits = Waits::begin(&self.metrics);
+        let class = match op {
+            Op::Read => Class::Read,
+            Op::Open | Op::Stat | Op::List | Op::ReadLink => Class::Metadata,
+        };
+        let Some(mut pass) = self.valve.enter(class, self.patience).await else {
+            let cause = "too many calls to this store are in flight";
+            // Slots may be held by those who wait for a budget.
+            let option = match (&self.budgets.bytes, &self.budgets.requests) {
+                (None, None) => "concurrency",
+                (Some(_), None) => "concurrency or ufs_bandwidth",
+                (None, Some(_)) => "concurrency or ufs_requests",
+                (Some(_), Some(_)) => "concurrency, ufs_bandwidth or ufs_requests",
+            };
+            return Err(self.busy(op, uri(), cause, option));
+        };
+        if let Some(requests) = &self.budgets.requests {
+            let cause = "the mount's budget of requests is used up";
+            let turn = timeout(self.patience, requests.turn()).await;
+            let turn = turn.map_err(|_| self.busy(op, uri(), cause, "ufs_requests"))?;
+            turn.take(1).used(1);
+        }
+        pass.sends();
+        Ok(pass)
+    }
+
+    /// Waits for the budget of bytes, if there is one.
+    async fn turn(&self, uri: impl Fn() -> String) -> Result<Option<Turn>, UfsError> {
+        let Some(bytes) = &self.budgets.bytes else {
+            return Ok(None);
+        };
+        let _waits = Waits::begin(&self.metrics);
+        let cause = "the mount's budget of bytes is used up";
+        let turn = timeout(self.patience, bytes.turn()).await;
+        let turn = turn.map_err(|_| self.busy(Op::Read, uri(), cause, "ufs_bandwidth"))?;
+        Ok(Some(turn))
+    }
+
+    fn busy(&self, op: Op, uri: String, cause: &str, option: &str) -> UfsError {
+        UfsError::new(ErrorKind::Busy, op, uri, cause)
+            .with_tried(self.patience)
+            .with_hint(format!("try again later, or raise the option {option}"))
+    }
+}
+
+/// A read with its slot and its share of the budget.
+struct UnderWay {
+    stream: ByteStream,
+    pass: Pass,
+    /// Bytes for which nothing was taken from the budget yet.
+    left: u64,
+    taken: Option<Taken>,
+}
+
+impl UnderWay {
+    fn stream(self) -> ByteStream {
+        futures::stream::unfold(self, |mut this| async move {
+            let piece = this.stream.next().await;
+            match &piece {
+                Some(Ok(bytes)) => this.came(bytes.len() as u64).await,
+                Some(Err(error)) => this.pass.failed(error.kind()),
+                None => this.pass.served(),
+            }
+            piece.map(|piece| (piece, this))
+        })
+        .boxed()
+    }
+
+    async fn came(&mut self, bytes: u64) {
+        self.pass.came(bytes);
+        let Some(taken) = &mut self.taken else {
+            return;
+        };
+        let uncovered = taken.used(bytes);
+        if uncovered > 0 {
+            let budget: Arc<Budget> = taken.budget();
+            let slice = self.left.min(SLICE);
+            self.left -= slice;
+            let mut next = budget.turn().await.take(slice.max(uncovered));
+            next.used(uncovered);
+            self.taken = Some(next);
+        }
+    }
+}
+
+/// Somebody who waits, as long as this lives.
+struct Waits<'a>(&'a UfsMetrics);
+
+impl<'a> Waits<'a> {
+    fn begin(metrics: &'a UfsMetrics) -> Self {
+        metrics.waiting_changed(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waiting_changed(-1);
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A store that never answers.
-    #[derive(Debug)]
-    pub(crate) struct Stuck;
-
-    #[async_trait]
-    impl Ufs for Stuck {
-        fn uri(&self) -> &str {
-            "stuck:"
-        }
-
-        fn object_uri(&self, path: &str) -> String {
-            format!("stuck:{path}")
-        }
-
-        async fn stat(&self, _: &str) -> Result<Metadata, UfsError> {
-            std::future::pending().await
-        }
-
-        fn list(&self, _: &str) -> EntryStream {
-            futures::stream::pending().boxed()
-        }
-
-        async fn read(
-            &self,
-            _: &str,
-            _: &FileVersion,
-            range: Range<u64>,
-        ) -> Result<ByteStream, UfsError> {
-            if range.is_empty() {
-                return Ok(futures::stream::pending().boxed());
-            }
-            std::future::pending().await
-        }
-
-        async fn read_link(&self, _: &str) -> Result<String, UfsError> {
-            std::future::pending().await
-        }
-    }
-
-    #[tokio::test]
-    async fn an_open_stream_holds_its_slot_until_dropped() {
-        let ufs = Limited::new(Arc::new(Stuck), 1, Duration::from_millis(20));
-        let version = FileVersion::Modified(0);
-        let stream = ufs.read("a", &version, 0..0).await.expect("a slot is free");
-        let busy = ufs.read("a", &version, 0..0).await.err();
-        assert_eq!(busy.expect("no slot").kind(), ErrorKind::Busy);
-        drop(stream);
-        assert!(ufs.read("a", &version, 0..0).await.is_ok());
-    }
-}
+pub(crate) mod tests;

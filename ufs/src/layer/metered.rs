@@ -11,7 +11,7 @@ use millpond_proto::FileVersion;
 use crate::error::{Op, UfsError};
 use crate::metadata::Metadata;
 use crate::metrics::{Outcome, UfsMetrics};
-use crate::ufs::{ByteStream, EntryStream, Ufs};
+use crate::ufs::{ByteStream, Choice, EntryStream, Ufs};
 
 /// Counts calls by outcome, times them, and counts the bytes that reads hand out.
 #[derive(Debug)]
@@ -66,36 +66,69 @@ impl Ufs for Metered {
     ) -> Result<ByteStream, UfsError> {
         let call = self.start(Op::Read);
         let left = range.end.saturating_sub(range.start);
-        let stream = match self.inner.read(path, version, range).await {
-            Ok(stream) => stream,
-            Err(error) => return call.end(Err(error)),
+        match self.inner.read(path, version, range).await {
+            Ok(stream) => Ok(counted(stream, call, left)),
+            Err(error) => call.end(Err(error)),
+        }
+    }
+
+    async fn read_chosen(
+        &self,
+        path: &str,
+        version: &FileVersion,
+        choose: Choice<'_>,
+    ) -> Result<Option<(Range<u64>, ByteStream)>, UfsError> {
+        let started = Instant::now();
+        // There is no call before it is decided that there is something to read.
+        let mut call = None;
+        let deciding = || {
+            let range = choose()?;
+            call = Some(Call::begun(Arc::clone(&self.metrics), Op::Read, started));
+            Some(range)
         };
-        let state = (stream, call, left);
-        let counted = futures::stream::unfold(state, |(mut stream, mut call, left)| async move {
-            let piece = stream.next().await;
-            let mut left = left;
-            match &piece {
-                Some(Ok(bytes)) => {
-                    let len = bytes.len() as u64;
-                    call.metrics.add_read_bytes(len);
-                    left = left.saturating_sub(len);
-                    // A reader that has all its bytes need not ask for the end.
-                    if left == 0 {
-                        call.record(Outcome::Ok);
-                    }
-                }
-                Some(Err(error)) => call.record(Outcome::Failed(error.kind())),
-                None => call.record(Outcome::Ok),
+        let chosen = self.inner.read_chosen(path, version, Box::new(deciding));
+        let chosen = chosen.await;
+        match (chosen, call) {
+            (Ok(Some((range, stream))), Some(call)) => {
+                let left = range.end.saturating_sub(range.start);
+                Ok(Some((range, counted(stream, call, left))))
             }
-            piece.map(|piece| (piece, (stream, call, left)))
-        });
-        Ok(counted.boxed())
+            (Err(error), None) => {
+                Call::begun(Arc::clone(&self.metrics), Op::Read, started).end(Err(error))
+            }
+            (chosen, Some(call)) => call.end(chosen),
+            (chosen, None) => chosen,
+        }
     }
 
     async fn read_link(&self, path: &str) -> Result<String, UfsError> {
         let call = self.start(Op::ReadLink);
         call.end(self.inner.read_link(path).await)
     }
+}
+
+/// `stream` as the answer of `call`, of which `left` bytes are to come.
+fn counted(stream: ByteStream, call: Call, left: u64) -> ByteStream {
+    let state = (stream, call, left);
+    futures::stream::unfold(state, |(mut stream, mut call, left)| async move {
+        let piece = stream.next().await;
+        let mut left = left;
+        match &piece {
+            Some(Ok(bytes)) => {
+                let len = bytes.len() as u64;
+                call.metrics.add_read_bytes(len);
+                left = left.saturating_sub(len);
+                // A reader that has all its bytes need not ask for the end.
+                if left == 0 {
+                    call.record(Outcome::Ok);
+                }
+            }
+            Some(Err(error)) => call.record(Outcome::Failed(error.kind())),
+            None => call.record(Outcome::Ok),
+        }
+        piece.map(|piece| (piece, (stream, call, left)))
+    })
+    .boxed()
 }
 
 /// One call in flight: counted as cancelled if it is dropped without an end.
@@ -109,10 +142,14 @@ struct Call {
 
 impl Call {
     fn start(metrics: Arc<UfsMetrics>, op: Op) -> Self {
+        Self::begun(metrics, op, Instant::now())
+    }
+
+    const fn begun(metrics: Arc<UfsMetrics>, op: Op, started: Instant) -> Self {
         Self {
             metrics,
             op,
-            started: Instant::now(),
+            started,
             open: true,
         }
     }

@@ -1,11 +1,14 @@
 //! Azure Blob Storage: account, endpoint and credentials.
 
+use std::sync::Arc;
+
 use millpond_proto::ErrorKind;
 use object_store::azure::{AzureConfigKey, MicrosoftAzure, MicrosoftAzureBuilder};
 
 use crate::context::UfsContext;
 use crate::environment::Environment;
 use crate::error::{Op, UfsError, chain};
+use crate::layer::Valve;
 use crate::object::failure::Failures;
 use crate::object::network::{self, Credentials, Endpoint};
 use crate::object::store::StoreBackend;
@@ -20,6 +23,7 @@ pub(crate) fn open(
     options: &OptionSet<'_>,
     patience: Patience,
     context: &UfsContext,
+    valve: &Arc<Valve>,
 ) -> Result<StoreBackend<MicrosoftAzure>, UfsError> {
     let environment = network::environment(options, &context.environment)?;
     let container = uri.authority();
@@ -41,7 +45,7 @@ pub(crate) fn open(
         .with_use_emulator(use_emulator)
         .with_client_options(network::client(options, patience, endpoint.as_ref())?)
         .with_retry(network::retry(patience))
-        .with_http_connector(TapConnector);
+        .with_http_connector(TapConnector::new(Arc::clone(valve)));
     if let Some(endpoint) = &endpoint {
         builder = builder.with_endpoint(endpoint.text().to_owned());
     }

@@ -9,6 +9,7 @@ use object_store::gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBui
 use crate::context::UfsContext;
 use crate::environment::Environment;
 use crate::error::{Op, UfsError, chain};
+use crate::layer::Valve;
 use crate::object::failure::Failures;
 use crate::object::network::{self, Credentials, Endpoint};
 use crate::object::store::StoreBackend;
@@ -23,6 +24,7 @@ pub(crate) fn open(
     options: &OptionSet<'_>,
     patience: Patience,
     context: &UfsContext,
+    valve: &Arc<Valve>,
 ) -> Result<StoreBackend<GoogleCloudStorage>, UfsError> {
     let environment = network::environment(options, &context.environment)?;
     let bucket = uri.authority();
@@ -34,7 +36,7 @@ pub(crate) fn open(
         .with_bucket_name(bucket)
         .with_client_options(network::client(options, patience, endpoint.as_ref())?)
         .with_retry(network::retry(patience))
-        .with_http_connector(TapConnector);
+        .with_http_connector(TapConnector::new(Arc::clone(valve)));
     if let Some(endpoint) = &endpoint {
         builder = builder.with_base_url(endpoint.text());
     }

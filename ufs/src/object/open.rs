@@ -6,6 +6,7 @@ use millpond_proto::ErrorKind;
 
 use crate::context::UfsContext;
 use crate::error::{Op, UfsError};
+use crate::layer::Valve;
 use crate::object::{Backend, ObjectUfs, azure, gcs, s3};
 use crate::options::{OptionSet, Patience};
 use crate::ufs::Ufs;
@@ -17,23 +18,24 @@ pub(crate) fn open(
     options: &OptionSet<'_>,
     patience: Patience,
     context: &UfsContext,
+    valve: &Arc<Valve>,
 ) -> Result<Arc<dyn Ufs>, UfsError> {
     install_crypto();
     match uri.scheme() {
         Scheme::S3 => tree(
-            s3::open(uri, options, patience, context)?,
+            s3::open(uri, options, patience, context, valve)?,
             uri,
             options,
             context,
         ),
         Scheme::Gcs => tree(
-            gcs::open(uri, options, patience, context)?,
+            gcs::open(uri, options, patience, context, valve)?,
             uri,
             options,
             context,
         ),
         Scheme::Azure => tree(
-            azure::open(uri, options, patience, context)?,
+            azure::open(uri, options, patience, context, valve)?,
             uri,
             options,
             context,

@@ -3,10 +3,13 @@
 mod keys;
 mod profile;
 
+use std::sync::Arc;
+
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 
 use crate::context::UfsContext;
 use crate::error::{UfsError, chain};
+use crate::layer::Valve;
 use crate::object::failure::Failures;
 use crate::object::network::{self, Endpoint};
 use crate::object::s3::keys::{KeySource, Keys};
@@ -22,6 +25,7 @@ pub(crate) fn open(
     options: &OptionSet<'_>,
     patience: Patience,
     context: &UfsContext,
+    valve: &Arc<Valve>,
 ) -> Result<StoreBackend<AmazonS3>, UfsError> {
     let environment = network::environment(options, &context.environment)?;
     let keys = Keys::find(options, &environment)?;
@@ -50,7 +54,7 @@ pub(crate) fn open(
         .with_virtual_hosted_style_request(!path_style)
         .with_client_options(network::client(options, patience, endpoint.as_ref())?)
         .with_retry(network::retry(patience))
-        .with_http_connector(TapConnector);
+        .with_http_connector(TapConnector::new(Arc::clone(valve)));
     if let Some(endpoint) = &endpoint {
         let url = match path_style {
             true => Some(endpoint.clone()),

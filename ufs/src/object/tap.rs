@@ -16,16 +16,27 @@ use object_store::client::{
 };
 use parking_lot::Mutex;
 
+use crate::layer::Valve;
 use crate::object::listed::{Listed, error_code, list};
 
 /// Makes clients that tap.
 #[derive(Debug)]
-pub(crate) struct TapConnector;
+pub(crate) struct TapConnector {
+    valve: Arc<Valve>,
+}
+
+impl TapConnector {
+    /// Clients that tell `valve` of attempts that the store refused.
+    pub(crate) const fn new(valve: Arc<Valve>) -> Self {
+        Self { valve }
+    }
+}
 
 impl HttpConnector for TapConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Tap { inner }))
+        let valve = Arc::clone(&self.valve);
+        Ok(HttpClient::new(Tap { inner, valve }))
     }
 }
 
@@ -92,6 +103,7 @@ impl CallLog {
 #[derive(Debug)]
 struct Tap {
     inner: HttpClient,
+    valve: Arc<Valve>,
 }
 
 #[async_trait]
@@ -100,12 +112,25 @@ impl HttpService for Tap {
         let Some(log) = request.extensions().get::<Arc<CallLog>>().cloned() else {
             return self.inner.execute(request).await;
         };
+        let sent = tokio::time::Instant::now();
         let result = self.answer(&log, request).await;
+        let refused = match &result {
+            Ok(response) => is_refusal(response.status().as_u16()),
+            Err(error) => matches!(error.kind(), HttpErrorKind::Timeout),
+        };
+        if refused {
+            self.valve.attempt_refused(sent);
+        }
         if let Err(error) = &result {
             log.note(Ending::Transport(error.kind()));
         }
         result
     }
+}
+
+/// Whether a store that answers like this wants fewer requests.
+pub(crate) const fn is_refusal(status: u16) -> bool {
+    matches!(status, 429 | 503)
 }
 
 impl Tap {

@@ -188,6 +188,12 @@ impl Settings {
 impl Plan {
     /// Takes over which part of a cluster's namespace is shown.
     pub(super) fn show(&mut self, args: &MountArgs) -> Result<(), UsageError> {
+        if !args.budget.is_empty() && !matches!(args.source, Some(MountSource::Store(_))) {
+            return Err(UsageError::new(
+                "--ufs-bandwidth and --ufs-requests are for a store; those of a cluster's mounts \
+                 are set by `millpond mounts`",
+            ));
+        }
         if let Some(MountSource::Cluster {
             coordinators,
             subtree,
@@ -220,7 +226,7 @@ impl Plan {
 
 impl Flags {
     fn of(args: &MountArgs) -> Result<Self, UsageError> {
-        let options = option_map(args.options.clone())?;
+        let options = option_map(args.budget.and(&args.options))?;
         Ok(Self {
             mount: MountFlags {
                 coordinators: given_coordinators(args),

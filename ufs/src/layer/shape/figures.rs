@@ -61,18 +61,10 @@ impl Shape {
         let shape = Self {
             latency,
             latency_p99,
-            stream_bandwidth: bandwidth(
-                options,
-                "shape.stream_bandwidth",
-                preset.stream_bandwidth,
-            )?,
-            total_bandwidth: bandwidth(options, "shape.total_bandwidth", preset.total_bandwidth)?,
-            request_rate: options.parsed(
-                "shape.request_rate",
-                preset.request_rate,
-                "a number of requests per second above zero, or unlimited",
-                |text| or_unlimited(text, |text| text.parse().ok().filter(|rate| *rate > 0)),
-            )?,
+            stream_bandwidth: options
+                .bandwidth("shape.stream_bandwidth", preset.stream_bandwidth)?,
+            total_bandwidth: options.bandwidth("shape.total_bandwidth", preset.total_bandwidth)?,
+            request_rate: options.request_rate("shape.request_rate", preset.request_rate)?,
             failing_ppm: (rate * 1e6).round() as u32,
             seed: options.number("shape.seed", preset.seed, 0, u64::MAX)?,
         };
@@ -108,27 +100,6 @@ fn latencies(options: &OptionSet<'_>, preset: Shape) -> Result<(Duration, Durati
         return Err(options.wrong("shape.latency_p99", "it needs shape.latency above zero"));
     }
     Ok((median, p99))
-}
-
-fn bandwidth(
-    options: &OptionSet<'_>,
-    key: &str,
-    default: Option<u64>,
-) -> Result<Option<u64>, UfsError> {
-    let expected = "a number of bytes per second such as 85MB/s, or unlimited";
-    options.parsed(key, default, expected, |text| {
-        or_unlimited(text, |text| {
-            let bytes: bytesize::ByteSize = text.strip_suffix("/s").unwrap_or(text).parse().ok()?;
-            Some(bytes.as_u64()).filter(|bytes| *bytes > 0)
-        })
-    })
-}
-
-fn or_unlimited<T>(text: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
-    match text {
-        "unlimited" => Some(None),
-        text => parse(text).map(Some),
-    }
 }
 
 #[cfg(test)]
