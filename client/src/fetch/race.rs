@@ -45,6 +45,13 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(300);
 /// How long a node that was silent a moment ago may take before the UFS is asked too.
 const PROBATION: Duration = Duration::from_millis(50);
 
+/// An alarm that rings so much too late says that this process gets no CPU. A node that answered
+/// in time would not have been heard either, so it is not judged yet.
+const STARVED: Duration = Duration::from_millis(100);
+
+/// How often one node is given more time for that reason.
+const POSTPONED: u32 = 3;
+
 /// Races the sources of `part` once.
 ///
 /// # Errors
@@ -89,6 +96,7 @@ pub(super) async fn run(
         ufs_runs: false,
         transfers: 0,
         alarm: None,
+        postponed: 0,
         verdict: None,
         permits: Vec::new(),
     };
@@ -158,6 +166,16 @@ impl Alarm<'_> {
             Self::Ask(at, ..) | Self::GiveUp(at, ..) | Self::Join(at, _) | Self::Turn(at, _) => *at,
         }
     }
+
+    /// The same at another time.
+    fn moved(self, to: Instant) -> Self {
+        match self {
+            Self::Ask(_, peers, peer) => Self::Ask(to, peers, peer),
+            Self::GiveUp(_, peers, node) => Self::GiveUp(to, peers, node),
+            Self::Join(_, reason) => Self::Join(to, reason),
+            Self::Turn(_, patience) => Self::Turn(to, patience),
+        }
+    }
 }
 
 struct Race<'a> {
@@ -179,6 +197,8 @@ struct Race<'a> {
     /// How many of `running` may bring the range.
     transfers: usize,
     alarm: Option<Alarm<'a>>,
+    /// How often an alarm was put off because it rang late.
+    postponed: u32,
     verdict: Option<ClientError>,
     /// Memory for transfers beside the first.
     permits: Vec<Permit>,
@@ -428,6 +448,13 @@ impl<'a> Race<'a> {
     }
 
     fn ring_alarm(&mut self) {
+        let late = self.alarm.as_ref().map(|alarm| alarm.at().elapsed());
+        if let Some(late) = late.filter(|late| *late > STARVED && self.postponed < POSTPONED) {
+            self.postponed += 1;
+            let to = Instant::now() + late.min(SIGN_OF_LIFE);
+            self.alarm = self.alarm.take().map(|alarm| alarm.moved(to));
+            return;
+        }
         match self.alarm.take() {
             Some(Alarm::Ask(_, peers, peer)) => {
                 let until = Instant::now() + SIGN_OF_LIFE;
