@@ -73,12 +73,14 @@ pub struct NodeArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
 
-    /// Directory of the disk tier [default: blocks, in the data directory]
-    #[arg(long, value_name = "DIR")]
+    /// Directories of the disk tier, DIR[,DIR…], each on a device of its own [default: blocks,
+    /// in the data directory]
+    #[arg(long, value_name = "DIR", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk: Option<PathBuf>,
+    pub disk: Option<Vec<PathBuf>>,
 
-    /// Size of the disk tier; 0 for none [default: 20GiB, at most half of the free space]
+    /// Size of the disk tier in each directory; 0 for none [default: 20GiB, at most half of
+    /// the free space]
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_capacity: Option<Size>,
@@ -127,9 +129,11 @@ pub struct Settings {
     pub admin: String,
     /// Limit of memory for block data; derived when absent.
     pub memory: Option<Size>,
-    /// Directory of the disk tier; `blocks` in the data directory when absent.
-    pub disk: Option<PathBuf>,
-    /// Limit of the disk tier, 0 for none; derived when absent.
+    /// Directories of the disk tier, a list or one text with commas; `blocks` in the data
+    /// directory when there are none.
+    #[serde(deserialize_with = "list_or_text")]
+    pub disk: Vec<PathBuf>,
+    /// Limit of the disk tier in each directory, 0 for none; derived when absent.
     pub disk_capacity: Option<Size>,
     /// Bytes a second that the scrub reads; 0 for none.
     pub scrub_rate: Size,
@@ -150,7 +154,7 @@ impl Default for Settings {
             advertise: None,
             admin: "127.0.0.1:7101".to_owned(),
             memory: None,
-            disk: None,
+            disk: Vec::new(),
             disk_capacity: None,
             scrub_rate: DEFAULT_SCRUB_RATE,
             zone: String::new(),
@@ -175,9 +179,11 @@ pub struct NodeConfig {
     pub admin: Option<SocketAddr>,
     /// Limit of memory for block data, fills and replies included.
     pub memory: Size,
-    /// Directory and limit of the disk tier; none for no disk tier. A limit of none is half
-    /// of the free space, at most 20 GiB.
-    pub disk: Option<(PathBuf, Option<Size>)>,
+    /// Directories of the disk tier; none for no disk tier.
+    pub disks: Vec<PathBuf>,
+    /// Limit of the disk tier in each directory; none for half of the free space, at most
+    /// 20 GiB.
+    pub disk_capacity: Option<Size>,
     /// Bytes a second that the scrub of the disk tier reads at most; 0 for none.
     pub scrub_rate: Size,
     /// Failure domain; empty for none.
@@ -240,18 +246,16 @@ impl Settings {
                 machine >> 20
             )));
         }
-        let disk = match self.disk_capacity {
-            Some(Size(0)) => None,
+        let disks = match self.disk_capacity {
+            Some(Size(0)) => Vec::new(),
             Some(capacity) if capacity < MIN_DISK => {
                 return Err(UsageError::new(format!(
                     "disk capacity of {capacity} is too little: it must be at least {MIN_DISK}, \
                      or 0 for no disk tier; change --disk-capacity"
                 )));
             }
-            capacity => {
-                let dir = self.disk.unwrap_or_else(|| self.data_dir.join("blocks"));
-                Some((dir, capacity))
-            }
+            _ if self.disk.is_empty() => vec![self.data_dir.join("blocks")],
+            _ => self.disk,
         };
         Ok(NodeConfig {
             coordinators,
@@ -260,7 +264,8 @@ impl Settings {
             advertise: self.advertise,
             admin,
             memory,
-            disk,
+            disks,
+            disk_capacity: self.disk_capacity,
             scrub_rate: self.scrub_rate,
             zone: self.zone,
             weight: self.weight,
@@ -321,12 +326,16 @@ fn check_host_port(key: &str, text: &str) -> Result<(), UsageError> {
 }
 
 /// A list as TOML has it, or text with commas as an environment variable has it.
-fn list_or_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+fn list_or_text<'de, D, T>(from: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: From<String> + Deserialize<'de>,
+{
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Either {
+    enum Either<T> {
         Text(String),
-        List(Vec<String>),
+        List(Vec<T>),
     }
     Ok(match Either::deserialize(from)? {
         Either::List(list) => list,
@@ -334,6 +343,7 @@ fn list_or_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>
             .split(',')
             .map(|item| item.trim().to_owned())
             .filter(|item| !item.is_empty())
+            .map(T::from)
             .collect(),
     })
 }
@@ -362,8 +372,8 @@ mod tests {
         assert_eq!(config.coordinators, ["c:7000"]);
         assert_eq!(config.listen.port(), 7100);
         assert!(config.memory >= MIN_MEMORY && config.memory <= DEFAULT_MEMORY_LIMIT);
-        let (dir, capacity) = config.disk.unwrap();
-        assert_eq!((dir, capacity), (config.data_dir.join("blocks"), None));
+        assert_eq!(config.disks, [config.data_dir.join("blocks")]);
+        assert_eq!(config.disk_capacity, None);
     }
 
     #[test]
@@ -409,9 +419,29 @@ mod tests {
 
     #[test]
     fn no_disk_tier_is_a_choice() {
-        assert_eq!(config_of(&["--disk-capacity", "0"]).unwrap().disk, None);
-        let dir = config_of(&["--disk", "/x", "--disk-capacity", "1GiB"]).unwrap();
-        assert_eq!(dir.disk, Some((PathBuf::from("/x"), Some(Size::gib(1)))));
+        let none = config_of(&["--disk", "/x", "--disk-capacity", "0"]).unwrap();
+        assert!(none.disks.is_empty());
+        let one = config_of(&["--disk", "/x", "--disk-capacity", "1GiB"]).unwrap();
+        assert_eq!(one.disks, [PathBuf::from("/x")]);
+        assert_eq!(one.disk_capacity, Some(Size::gib(1)));
+    }
+
+    #[test]
+    fn a_disk_tier_may_have_several_directories() {
+        let both = [PathBuf::from("/x"), PathBuf::from("/y")];
+        for flags in [&["--disk", "/x,/y"][..], &["--disk", "/x", "--disk", "/y"]] {
+            assert_eq!(config_of(flags).unwrap().disks, both, "{flags:?}");
+        }
+        for written in ["disk = [\"/x\", \"/y\"]", "disk = \"/x, /y\""] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), written).unwrap();
+            let path = file.path().to_str().unwrap();
+            assert_eq!(
+                config_of(&["--config", path]).unwrap().disks,
+                both,
+                "{written}"
+            );
+        }
     }
 
     #[test]

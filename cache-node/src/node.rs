@@ -64,7 +64,7 @@ pub async fn run(
         admin,
         endpoint,
         plan,
-        disk,
+        disks,
         metrics,
     } = parts;
 
@@ -81,7 +81,7 @@ pub async fn run(
     };
     MemoryPlan::check(config.memory, routing.view.block_size)?;
     let cluster = routing.view.cluster;
-    let store = startup::open_store(&plan, disk, config.scrub_rate, cluster).await?;
+    let store = startup::open_store(&plan, disks, config.scrub_rate, cluster).await?;
 
     let view = Arc::new(CurrentView::new(
         Arc::clone(&routing.view),

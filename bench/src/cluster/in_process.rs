@@ -116,7 +116,11 @@ impl InProcess {
         let disk = size(&self.spec.node_disk)?;
         Ok(NodeConfig {
             coordinators: vec![self.coordinator_addr()],
-            disk: (disk.bytes() > 0).then(|| (data_dir.join("blocks"), Some(disk))),
+            disks: (disk.bytes() > 0)
+                .then(|| data_dir.join("blocks"))
+                .into_iter()
+                .collect(),
+            disk_capacity: Some(disk),
             data_dir,
             listen: ANY_PORT,
             advertise: None,

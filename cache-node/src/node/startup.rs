@@ -1,7 +1,6 @@
 //! From settings to everything a node needs before it can serve.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +13,7 @@ use millpond_net::tls::PeerRole;
 use millpond_net::{NetError, quic};
 use millpond_process::{AdminServer, Readiness, SharedRegistry, Size};
 use millpond_proto::{ClusterId, NodeId};
-use millpond_store::{Scrub, Store, StoreConfig};
+use millpond_store::{DiskConfig, Scrub, Store, StoreConfig};
 
 use crate::agent::{About, Agent, Entry};
 use crate::config::NodeConfig;
@@ -23,7 +22,7 @@ use crate::error::NodeError;
 use crate::memory::MemoryPlan;
 use crate::metrics::NodeMetrics;
 
-use super::disk;
+use super::disk::{self, Disk};
 
 /// What a node has before it knows its cluster.
 pub(super) struct Parts {
@@ -31,7 +30,7 @@ pub(super) struct Parts {
     pub(super) admin: Option<AdminServer>,
     pub(super) endpoint: quinn::Endpoint,
     pub(super) plan: MemoryPlan,
-    pub(super) disk: Option<(PathBuf, u64)>,
+    pub(super) disks: Vec<Disk>,
     pub(super) metrics: Arc<NodeMetrics>,
 }
 
@@ -59,12 +58,13 @@ pub(super) async fn open(
     })?;
 
     let plan = MemoryPlan::of(config.memory);
-    let disk = disk::prepare(config)?;
-    let disk_capacity = disk.as_ref().map_or(0, |(_, capacity)| *capacity);
+    let disks = disk::prepare(config)?;
+    let disk_capacity = disks.iter().map(|(_, capacity)| *capacity).sum();
+    let dirs: Vec<_> = disks.iter().map(|(dir, _)| dir).collect();
     info!(
         data_dir = %config.data_dir.display(),
         memory = %config.memory,
-        disk = %disk.as_ref().map_or_else(|| "none".to_owned(), |(dir, _)| dir.display().to_string()),
+        disks = ?dirs,
         disk_capacity = %Size(disk_capacity),
         %listen,
         "starting"
@@ -93,7 +93,7 @@ pub(super) async fn open(
         admin,
         endpoint,
         plan,
-        disk,
+        disks,
         metrics,
     })
 }
@@ -167,14 +167,16 @@ async fn begin(agent: &Agent, endpoint: &quinn::Endpoint, entry: Entry) -> anyho
 /// Opens the tiers, for the blocks of `cluster` alone.
 pub(super) async fn open_store(
     plan: &MemoryPlan,
-    disk: Option<(PathBuf, u64)>,
+    disks: Vec<Disk>,
     scrub_rate: Size,
     cluster: ClusterId,
 ) -> Result<Store, NodeError> {
+    let disk = |(dir, capacity)| DiskConfig::new(dir, capacity, Some(cluster));
     let config = StoreConfig {
+        disks: disks.into_iter().map(disk).collect(),
         write_buffer: plan.writes,
         scrub: Scrub::at(scrub_rate.0),
-        ..StoreConfig::new(plan.tier, disk, Some(cluster))
+        ..StoreConfig::new(plan.tier, None, Some(cluster))
     };
     Ok(Store::open(config).await?)
 }
