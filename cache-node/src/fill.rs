@@ -4,10 +4,15 @@
 //! of them owns it: a waiter that goes away changes nothing. Bytes are served to waiters as
 //! they arrive; the store gets the block when it is whole and checksummed. A failed fill
 //! fails its waiters once, with its cause, and the next to ask starts anew.
+//!
+//! Fills of blocks that lie beside each other and wait for their turn at the UFS are served by
+//! one request: see [`queue`] and [`joint`].
 
 mod budget;
 mod buffer;
 mod error;
+mod joint;
+mod queue;
 mod shared;
 mod source;
 
@@ -31,6 +36,7 @@ pub use self::error::FillError;
 pub use self::shared::{FillChunk, FillReader};
 pub use self::source::{FillJob, Peek};
 
+use self::queue::Queue;
 use self::shared::Fill;
 
 /// The bounds of a fill engine.
@@ -83,6 +89,7 @@ struct Inner {
     limits: FillLimits,
     budget: ByteBudget,
     in_flight: Mutex<HashMap<BlockId, Arc<Fill>>>,
+    queue: Queue,
     metrics: Arc<NodeMetrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -103,6 +110,7 @@ impl Fills {
                 limits,
                 budget: ByteBudget::new(limits.bytes),
                 in_flight: Mutex::default(),
+                queue: Queue::default(),
                 metrics,
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
@@ -235,7 +243,7 @@ async fn run(guard: InFlight, job: FillJob) {
 }
 
 /// Brings the block here from the first source that has it and puts it into the store.
-async fn fill_block(inner: &Inner, fill: &Fill, job: &FillJob) -> Result<Tier, FillError> {
+async fn fill_block(inner: &Inner, fill: &Arc<Fill>, job: &FillJob) -> Result<Tier, FillError> {
     let limits = &inner.limits;
     // Held until the store has taken the block over into its own account.
     let Some(_permit) = inner.budget.take(job.block_len(), limits.patience).await else {
@@ -253,7 +261,8 @@ async fn fill_block(inner: &Inner, fill: &Fill, job: &FillJob) -> Result<Tier, F
             (block, Tier::Peer)
         }
         None => {
-            let block = source::from_ufs(job, fill, limits.stall, &inner.metrics).await?;
+            let block =
+                source::from_ufs(job, fill, &inner.queue, limits.stall, &inner.metrics).await?;
             (block, Tier::Ufs)
         }
     };

@@ -31,6 +31,8 @@ pub struct NodeMetrics {
     pub served_bytes: Counter,
     /// Ranged reads sent to the UFS for block data.
     pub ufs_reads: Counter,
+    /// Fills whose block came with the read of another one.
+    pub joined_fills: Counter,
     /// Block bytes received from the UFS.
     pub ufs_bytes: Counter,
     /// Block bytes received from other nodes.
@@ -59,6 +61,7 @@ impl NodeMetrics {
             fills_in_flight: Gauge::default(),
             served_bytes: Counter::default(),
             ufs_reads: Counter::default(),
+            joined_fills: Counter::default(),
             ufs_bytes: Counter::default(),
             peer_bytes: Counter::default(),
             metadata_answers: Family::default(),
@@ -99,6 +102,11 @@ impl NodeMetrics {
             "ufs_reads",
             "Ranged reads sent to the UFS for block data",
             metrics.ufs_reads.clone(),
+        );
+        node.register(
+            "joined_fills",
+            "Fills whose block came with the ranged read of another one",
+            metrics.joined_fills.clone(),
         );
         node.register_with_unit(
             "ufs_read",

@@ -138,6 +138,11 @@ impl BlockWriter {
         Arc::clone(&self.buffer)
     }
 
+    /// Bytes of the whole block.
+    pub(crate) fn len(&self) -> u32 {
+        self.buffer.len
+    }
+
     /// Bytes that are still missing.
     pub(crate) fn missing(&self) -> u32 {
         self.buffer.len - self.written

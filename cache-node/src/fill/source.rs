@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -16,8 +16,9 @@ use millpond_ufs::Ufs;
 
 use crate::metrics::NodeMetrics;
 
-use super::buffer::BlockWriter;
 use super::error::FillError;
+use super::joint::{Broken, Joint, News};
+use super::queue::{Call, Part, Queue};
 use super::shared::Fill;
 
 /// A block to fill and where it may be had.
@@ -84,45 +85,81 @@ pub(super) async fn from_peers(
     None
 }
 
-/// The block from the UFS, published in `fill` as it arrives.
+/// The block from the UFS, published in `fill` as it arrives: by a request of its own, which
+/// takes along those that wait beside it, or by that of one of these.
 pub(super) async fn from_ufs(
     job: &FillJob,
-    fill: &Fill,
+    fill: &Arc<Fill>,
+    queue: &Queue,
     stall: Duration,
     metrics: &NodeMetrics,
 ) -> Result<Block, FillError> {
-    let (block, len) = (job.block, job.block_len());
-    let failed = |source| FillError::Ufs { block, source };
-    let stalled = |have| FillError::Stalled {
-        block,
-        have,
-        len,
-        after: stall,
-    };
-    metrics.ufs_reads.inc();
-    let opening = job.ufs.read(&job.path, &job.version, job.range.clone());
-    let opened = timeout(stall, opening).await.map_err(|_| stalled(0))?;
-    let mut chunks = opened.map_err(failed)?;
-
-    let mut writer = BlockWriter::new(len);
-    fill.streams_into(writer.buffer());
-    loop {
-        let have = len - writer.missing();
-        let next = timeout(stall, chunks.next()).await;
-        let Some(chunk) = next.map_err(|_| stalled(have))? else {
-            break;
+    let (place, mut called) = queue.enter(job, fill);
+    let mut run = None;
+    let opened = {
+        let choose = || {
+            let taken = place.take()?;
+            let range = taken.range();
+            metrics.ufs_reads.inc();
+            run = Some(taken);
+            Some(range)
         };
-        let chunk = chunk.map_err(failed)?;
-        metrics.ufs_bytes.inc_by(chunk.len() as u64);
-        if chunk.len() > writer.missing() as usize {
-            let have = u64::from(have) + chunk.len() as u64;
-            return Err(FillError::Length { block, have, len });
+        let opening = job
+            .ufs
+            .read_chosen(&job.path, &job.version, Box::new(choose));
+        tokio::select! {
+            biased;
+            Ok(call) = &mut called => Err(Ok(call)),
+            opened = timeout(stall, opening) => Ok(opened),
         }
-        writer.append(&chunk);
-        fill.advanced();
+    };
+    let opened = match opened {
+        Ok(Ok(Ok(opened))) => Ok(opened),
+        Ok(Ok(Err(error))) => Err(Broken::Ufs(error)),
+        Ok(Err(_)) => Err(Broken::Stalled(stall)),
+        Err(call) => return follow(call, job, fill, stall, metrics).await,
+    };
+    let Some(run) = run else {
+        return match opened {
+            Err(cause) if place.leave() => Err(cause.of(job.block, 0, job.block_len())),
+            _ => follow(called.await, job, fill, stall, metrics).await,
+        };
+    };
+    let joint = Joint::of(job.block, run);
+    metrics.joined_fills.inc_by(joint.joined());
+    match opened {
+        Ok(Some((_, stream))) => joint.read(stream, stall, metrics).await,
+        Ok(None) => Err(FillError::Lost { block: job.block }),
+        Err(cause) => joint.failed(cause),
     }
-    let have = u64::from(len - writer.missing());
-    writer
-        .finish()
-        .ok_or(FillError::Length { block, have, len })
+}
+
+/// The block that another fill's request brings, or what is left of it by a request of its own.
+async fn follow(
+    call: Result<Call, RecvError>,
+    job: &FillJob,
+    fill: &Arc<Fill>,
+    stall: Duration,
+    metrics: &NodeMetrics,
+) -> Result<Block, FillError> {
+    let block = job.block;
+    let lost = |_| FillError::Lost { block };
+    let writer = match call.map_err(lost)?.await.map_err(lost)? {
+        News::Ended(ended) => return ended,
+        News::GoOn(writer) => writer,
+    };
+    let part = Part {
+        block,
+        range: job.range.clone(),
+        fill: Arc::clone(fill),
+    };
+    let rest = job.range.end - u64::from(writer.missing())..job.range.end;
+    let joint = Joint::alone(part, writer);
+    metrics.ufs_reads.inc();
+    let opening = job.ufs.read(&job.path, &job.version, rest);
+    match timeout(stall, opening).await {
+        Ok(Ok(stream)) => joint.read(stream, stall, metrics).await,
+        Ok(Err(error)) => joint.failed(Broken::Ufs(error)),
+        Err(_) => joint.failed(Broken::Stalled(stall)),
+    }
 }

@@ -1,5 +1,7 @@
 //! What a fill promises, against a UFS that counts, waits and fails on command.
 
+mod joint;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +17,7 @@ use tokio::sync::Semaphore;
 use millpond_proto::checksum::page_checksums;
 use millpond_proto::{FileId, FileVersion, NodeId};
 use millpond_store::{Block, Policy, StoreConfig};
+use millpond_ufs::ufs::{ByteStream, Choice};
 use millpond_ufs::{Entry, Metadata, Op, Ufs, UfsError};
 
 use super::*;
@@ -29,6 +32,9 @@ struct FakeUfs {
     /// Chunks that may be sent; one permit each.
     gate: Semaphore,
     chunk: usize,
+    /// Reads that may go out; one permit each.
+    turns: Semaphore,
+    ranges: Mutex<Vec<Range<u64>>>,
     /// What the next reads do; empty: they succeed.
     faults: Mutex<VecDeque<Fault>>,
 }
@@ -53,12 +59,20 @@ impl FakeUfs {
     }
 
     fn closed_gate(chunk: usize) -> Arc<Self> {
+        let ufs = Self::without_turns(chunk);
+        ufs.turns.add_permits(1 << 20);
+        ufs
+    }
+
+    fn without_turns(chunk: usize) -> Arc<Self> {
         Arc::new(Self {
             reads: AtomicUsize::new(0),
             open_bytes: AtomicU64::new(0),
             most_open_bytes: AtomicU64::new(0),
             gate: Semaphore::new(0),
             chunk,
+            turns: Semaphore::new(0),
+            ranges: Mutex::default(),
             faults: Mutex::default(),
         })
     }
@@ -114,6 +128,9 @@ impl Ufs for Shared {
     ) -> Result<BoxStream<'static, Result<Bytes, UfsError>>, UfsError> {
         let ufs = Arc::clone(&self.0);
         ufs.reads.fetch_add(1, Ordering::SeqCst);
+        ufs.ranges.lock().push(range.clone());
+        // Nothing is there at once.
+        tokio::task::yield_now().await;
         let fault = ufs.faults.lock().pop_front();
         if let Some(Fault::Refuse(kind)) = fault {
             return Err(ufs_error(kind));
@@ -142,6 +159,23 @@ impl Ufs for Shared {
             Some((chunk, body))
         })
         .boxed())
+    }
+
+    async fn read_chosen(
+        &self,
+        path: &str,
+        version: &FileVersion,
+        choose: Choice<'_>,
+    ) -> Result<Option<(Range<u64>, ByteStream)>, UfsError> {
+        match self.0.turns.acquire().await {
+            Ok(turn) => turn.forget(),
+            Err(_) => return Err(ufs_error(ErrorKind::Busy)),
+        }
+        let Some(range) = choose() else {
+            return Ok(None);
+        };
+        let stream = self.read(path, version, range.clone()).await?;
+        Ok(Some((range, stream)))
     }
 
     async fn read_link(&self, _path: &str) -> Result<String, UfsError> {
