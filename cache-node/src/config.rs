@@ -91,6 +91,17 @@ pub struct NodeArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scrub_rate: Option<Size>,
 
+    /// Whether clients on this host get blocks through a Unix socket, as descriptors of their
+    /// files: auto, or off [default: auto]
+    #[arg(long, value_name = "auto|off")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_socket: Option<String>,
+
+    /// Users whose clients may use that socket, beside root and the node's own [default: none]
+    #[arg(long, value_name = "UID", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_users: Option<Vec<u32>>,
+
     /// Failure domain of this node, such as a rack; replicas prefer distinct zones
     /// [default: none]
     #[arg(long, value_name = "NAME")]
@@ -137,6 +148,11 @@ pub struct Settings {
     pub disk_capacity: Option<Size>,
     /// Bytes a second that the scrub reads; 0 for none.
     pub scrub_rate: Size,
+    /// `auto` or `off`: a Unix socket for clients on this host.
+    pub local_socket: String,
+    /// Users that it lets in, beside root and the node's own.
+    #[serde(deserialize_with = "users")]
+    pub local_users: Vec<u32>,
     /// Failure domain.
     pub zone: String,
     /// Share of the blocks, 100 is ordinary.
@@ -157,6 +173,8 @@ impl Default for Settings {
             disk: Vec::new(),
             disk_capacity: None,
             scrub_rate: DEFAULT_SCRUB_RATE,
+            local_socket: "auto".to_owned(),
+            local_users: Vec::new(),
             zone: String::new(),
             weight: NORMAL_WEIGHT,
             log: LogConfig::default(),
@@ -186,6 +204,8 @@ pub struct NodeConfig {
     pub disk_capacity: Option<Size>,
     /// Bytes a second that the scrub of the disk tier reads at most; 0 for none.
     pub scrub_rate: Size,
+    /// Users that the Unix socket lets in, beside root and the node's own; none for no socket.
+    pub local_users: Option<Vec<u32>>,
     /// Failure domain; empty for none.
     pub zone: String,
     /// Share of the blocks.
@@ -257,7 +277,17 @@ impl Settings {
             _ if self.disk.is_empty() => vec![self.data_dir.join("blocks")],
             _ => self.disk,
         };
+        let local_users = match self.local_socket.as_str() {
+            "auto" => Some(self.local_users),
+            "off" => None,
+            text => {
+                return Err(UsageError::new(format!(
+                    "--local-socket {text:?} is neither auto nor off"
+                )));
+            }
+        };
         Ok(NodeConfig {
+            local_users,
             coordinators,
             data_dir: self.data_dir,
             listen: self.listen,
@@ -348,6 +378,29 @@ where
     })
 }
 
+/// A list as TOML has it, or numbers with commas as an environment variable has them.
+fn users<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        One(u32),
+        Text(String),
+        List(Vec<u32>),
+    }
+    match Either::deserialize(from)? {
+        Either::One(user) => Ok(vec![user]),
+        Either::List(list) => Ok(list),
+        Either::Text(text) => {
+            let numbers = text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty());
+            let numbers = numbers.map(|item| item.parse().map_err(serde::de::Error::custom));
+            numbers.collect()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -408,6 +461,7 @@ mod tests {
             (&["--disk-capacity", "1KiB"], "--disk-capacity"),
             (&["--weight", "0"], "weight"),
             (&["--admin", "nowhere"], "admin"),
+            (&["--local-socket", "on"], "--local-socket"),
             (&["--advertise", "nowhere"], "--advertise"),
         ] {
             let error = config_of(flags).unwrap_err().to_string();
@@ -450,6 +504,39 @@ mod tests {
         for (text, rate) in [("1MiB", Size::mib(1)), ("0", Size(0))] {
             let config = config_of(&["--scrub-rate", text]).unwrap();
             assert_eq!(config.scrub_rate, rate);
+        }
+    }
+
+    #[test]
+    fn the_local_socket_lets_in_whom_it_is_told_to() {
+        assert_eq!(config_of(&[]).unwrap().local_users, Some(Vec::new()));
+        let users = config_of(&["--local-users", "7,1000"]).unwrap().local_users;
+        assert_eq!(users, Some(vec![7, 1000]));
+        assert_eq!(
+            config_of(&["--local-socket", "off"]).unwrap().local_users,
+            None
+        );
+    }
+
+    #[test]
+    fn users_may_be_a_list_or_a_text() {
+        for (toml, expected) in [
+            ("local_users = [7, 8]", vec![7, 8]),
+            ("local_users = 7", vec![7]),
+            ("local_users = \"7, 8\"", vec![7, 8]),
+            ("local_users = \"\"", vec![]),
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), toml).unwrap();
+            let args = NodeArgs {
+                config: Some(file.path().to_owned()),
+                ..NodeArgs::default()
+            };
+            assert_eq!(
+                Settings::load(&args).unwrap().local_users,
+                expected,
+                "{toml}"
+            );
         }
     }
 

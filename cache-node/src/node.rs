@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use millpond_net::block_client::{BlockClient, BlockClientConfig};
-use millpond_net::block_server::{BlockServer, ServerLimits};
+use millpond_net::block_server::{BlockServer, LocalSocket, ServerLimits};
 use millpond_net::control::Routing;
 use millpond_net::metrics::{ClientMetrics, Component, ServerMetrics};
 use millpond_net::quic;
@@ -119,8 +119,9 @@ pub async fn run(
         in_flight_bytes: plan.replies,
         ..ServerLimits::default()
     };
-    let server = BlockServer::start(
+    let server = BlockServer::start_with(
         endpoint.clone(),
+        local_socket(config.local_users, member),
         Arc::clone(&service),
         limits,
         server_metrics,
@@ -167,6 +168,17 @@ pub async fn run(
     end_admin(admin).await;
     info!("shut down");
     Ok(outcome?)
+}
+
+/// The socket for clients on this host. A node without one serves all of them over QUIC.
+fn local_socket(users: Option<Vec<u32>>, node: NodeId) -> Option<LocalSocket> {
+    match LocalSocket::bind(node, users?) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            warn!(%node, %error, "no Unix socket for clients on this host");
+            None
+        }
+    }
 }
 
 async fn end_admin(admin: Option<AdminServer>) {

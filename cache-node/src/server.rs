@@ -3,6 +3,7 @@
 mod asked;
 mod check;
 mod paths;
+mod shared;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +14,11 @@ use prost::Message;
 use tracing::{Instrument, debug, debug_span};
 
 use millpond_net::NetError;
-use millpond_net::block_server::{BlockService, Reply};
+use millpond_net::block_server::{BlockService, LocalHit, Reply};
 use millpond_net::tls::PeerRole;
 use millpond_proto::checksum::page_checksums;
 use millpond_proto::wire::frame::{BlockSource, Op, Request, Tier};
+use millpond_proto::wire::local::Ask;
 use millpond_proto::wire::pb;
 use millpond_proto::{Epoch, ErrorKind, FileId, Mount, NodeId, Profile};
 use millpond_store::{Hit, Policy, Store};
@@ -78,10 +80,18 @@ impl BlockService for NodeService {
                 Op::Probe => self.probe(&request, reply).await,
                 Op::Stats => self.stats(reply).await,
                 Op::Stat | Op::List | Op::Forget | Op::Watch => self.paths(request, reply).await,
+                Op::Local => {
+                    let message = "the server answers this itself";
+                    reply.fail(ErrorKind::Unsupported, message).await
+                }
             }
         }
         .instrument(span)
         .await
+    }
+
+    async fn share(&self, ask: &Ask) -> Option<LocalHit> {
+        self.shared(ask).await
     }
 }
 

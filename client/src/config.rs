@@ -34,6 +34,9 @@ pub struct ClientConfig {
     pub readahead: u64,
     /// Size of a block for a standalone client; a cluster has its own.
     pub block_size: BlockSize,
+    /// Whether blocks of cache nodes on this host are read through their Unix sockets, where
+    /// those let this user in.
+    pub local_socket: bool,
 }
 
 impl ClientConfig {
@@ -84,6 +87,7 @@ impl Default for ClientConfig {
             deadline: Duration::from_secs(30),
             readahead: 256 << 20,
             block_size: BlockSize::DEFAULT,
+            local_socket: true,
         }
     }
 }

@@ -78,6 +78,7 @@ pub(crate) async fn join(
     };
     let settings = BlockClientConfig {
         silence_timeout: SILENCE,
+        local: config.local_socket,
         ..BlockClientConfig::default()
     };
     let endpoint = quic::client_endpoint(identity)?;

@@ -1,11 +1,12 @@
 //! What goes over the network: the control-plane service (protobuf, gRPC) and the
-//! data-plane frames (QUIC).
+//! data-plane frames (QUIC; a Unix socket on the same host).
 //!
 //! Generated types stay in [`pb`] and in the RPC handlers; everything else uses the domain
 //! types of this crate, converted in `convert.rs`.
 
 mod convert;
 pub mod frame;
+pub mod local;
 pub mod query;
 pub mod status;
 

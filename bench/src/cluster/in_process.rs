@@ -130,6 +130,7 @@ impl InProcess {
             scrub_rate: Size(0),
             zone: String::new(),
             weight: NORMAL_WEIGHT,
+            local_users: Some(Vec::new()),
         })
     }
 }

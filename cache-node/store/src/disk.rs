@@ -32,6 +32,7 @@ mod layout;
 mod probe;
 mod scan;
 mod scrub;
+mod share;
 mod tend;
 
 use std::fmt;
@@ -51,6 +52,7 @@ use crate::stats::{DiskCounters, DiskHealth, StoreStats};
 pub use device::Access;
 pub use files::{Faults, FileOp};
 pub use scrub::Scrub;
+pub use share::SharedFile;
 
 use blocks::Blocks;
 
@@ -137,13 +139,23 @@ impl DiskTier {
     /// # Cancel safety
     /// Nothing is lost; a read that began is finished in the background.
     pub async fn read(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
+        self.in_time(id, move |blocks, id| blocks.read(id, offset, len))
+            .await
+    }
+
+    /// What `read` finds of a block, if the disk answers in time.
+    async fn in_time<T: Send + 'static>(
+        &self,
+        id: &BlockId,
+        read: impl FnOnce(&Blocks, &BlockId) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
         if !self.contains(id) {
             return None;
         }
         let device = &self.inner.blocks.device;
-        let read = self.read_on_thread(id, offset, len);
+        let read = self.in_turn(id, read);
         match timeout(device.limit(Access::Read), read).await {
-            Ok(hit) => hit,
+            Ok(found) => found,
             Err(_) => {
                 device.overdue(Access::Read, Instant::now(), self.counters());
                 None
@@ -151,16 +163,20 @@ impl DiskTier {
         }
     }
 
-    async fn read_on_thread(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        id: &BlockId,
+        read: impl FnOnce(&Blocks, &BlockId) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
         let turn = Arc::clone(&self.inner.reads).acquire_owned();
         let device = &self.inner.blocks.device;
         // The semaphore is never closed.
         let permit = device.unless_out(Access::Read, turn).await?.ok()?;
-        let (this, id) = (self.clone(), *id);
+        let (inner, id) = (Arc::clone(&self.inner), *id);
         let read = tokio::task::spawn_blocking(move || {
-            let hit = this.read_blocking(&id, offset, len);
+            let found = read(&inner.blocks, &id);
             drop(permit);
-            hit
+            found
         });
         read.await.ok()?
     }

@@ -8,7 +8,7 @@ use millpond_proto::BlockId;
 
 use crate::admission::{Admission, Refusal};
 use crate::block::{Block, Hit};
-use crate::disk::{Access, DiskConfig, DiskTier};
+use crate::disk::{Access, DiskConfig, DiskTier, SharedFile};
 use crate::stats::{DiskHealth, StoreStats};
 
 /// Directories that blocks are spread over by their capacity. What is meant for a sick one
@@ -53,6 +53,16 @@ impl Disks {
         for tier in &self.tiers {
             if let Some(hit) = tier.read(id, offset, len).await {
                 return Some(hit);
+            }
+        }
+        None
+    }
+
+    /// The file of a block.
+    pub(crate) async fn share(&self, id: &BlockId) -> Option<SharedFile> {
+        for tier in &self.tiers {
+            if let Some(shared) = tier.share(id).await {
+                return Some(shared);
             }
         }
         None

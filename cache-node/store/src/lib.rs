@@ -25,7 +25,7 @@ pub mod store;
 
 pub use admission::{Admission, Inserted, Refusal};
 pub use block::{Block, Hit};
-pub use disk::{Access, DiskConfig, DiskTier, Scrub};
+pub use disk::{Access, DiskConfig, DiskTier, Scrub, SharedFile};
 pub use memory::MemoryTier;
 pub use millpond_disk::{BreakerState, DiskError};
 pub use policy::Policy;

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{Admission, Inserted, OnDisk, Refusal};
 use crate::block::{Block, Hit};
-use crate::disk::{DiskConfig, Scrub};
+use crate::disk::{DiskConfig, Scrub, SharedFile};
 use crate::disks::Disks;
 use crate::memory::MemoryTier;
 use crate::stats::{Count, DiskHealth, StoreStats};
@@ -134,6 +134,20 @@ impl Store {
             None => self.inner.misses.inc(),
         }
         hit
+    }
+
+    /// The file of a block, if it is on disk, wherever else it is. A file that is given is
+    /// counted as a hit.
+    pub async fn share(&self, id: &BlockId) -> Option<SharedFile> {
+        let shared = self.inner.disks.share(id).await?;
+        self.inner.disk_hits.inc();
+        Some(shared)
+    }
+
+    /// Reads the file of a block, wherever else the block is, and drops it if it is damaged
+    /// there.
+    pub async fn read_disk(&self, id: &BlockId, offset: u32, len: u32) -> Option<Hit> {
+        self.inner.disks.read(id, offset, len).await
     }
 
     /// Keeps a block: in memory at once, on disk a little later. Waits only while too much

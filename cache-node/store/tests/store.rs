@@ -14,6 +14,7 @@ mod store {
     mod losses;
     mod model;
     mod scrub;
+    mod sharing;
     mod sick;
     mod support;
 }

@@ -78,6 +78,10 @@ pub(crate) struct MountArgs {
     /// and this process has the right to it), or off [default: auto]
     #[arg(long, value_name = "auto|off")]
     passthrough: Option<String>,
+    /// Whether blocks of cache nodes on this host are read through their Unix sockets: auto
+    /// (where they let this user in), or off: over the network [default: auto]
+    #[arg(long, value_name = "auto|off")]
+    local_socket: Option<String>,
     /// Directory for the certificate and the last view of the cluster [default: one for each
     /// mount point, below /var/lib/millpond/mount or ~/.local/share/millpond/mount]
     #[arg(long, value_name = "DIR")]

@@ -76,7 +76,7 @@ impl BlockService for Shared {
                 }
                 reply.fail(ErrorKind::NotFound, "not held here").await
             }
-            Op::Stats | Op::Stat | Op::List | Op::Forget | Op::Watch => {
+            Op::Stats | Op::Stat | Op::List | Op::Forget | Op::Watch | Op::Local => {
                 reply.fail(ErrorKind::Unsupported, "not here").await
             }
         }

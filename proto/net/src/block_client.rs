@@ -1,9 +1,10 @@
-//! Asks peers for blocks: one QUIC connection per peer, dialled once for all who need it; a
+//! Asks peers for blocks: one QUIC connection per peer, and the Unix socket of one on this host, dialled once for all who need it; a
 //! deadline on everything; a peer that failed is left alone for a moment, so that a dead one
 //! costs one wait and not one per request.
 
 mod breaker;
 mod liveness;
+mod local;
 mod peer;
 mod response;
 
@@ -26,6 +27,7 @@ use crate::metrics::ClientMetrics;
 use crate::tls::Identity;
 use crate::{NetError, quic};
 
+use local::Local;
 use peer::PeerState;
 pub use response::{Data, Response};
 
@@ -52,6 +54,9 @@ pub struct BlockClientConfig {
     pub backoff: Duration,
     /// How long a failed peer is left alone at most.
     pub longest_backoff: Duration,
+    /// Whether blocks of nodes on this host are read through their Unix sockets, as far as
+    /// those work.
+    pub local: bool,
 }
 
 impl Default for BlockClientConfig {
@@ -62,6 +67,7 @@ impl Default for BlockClientConfig {
             stall_timeout: Duration::from_secs(10),
             backoff: Duration::from_millis(500),
             longest_backoff: Duration::from_secs(10),
+            local: false,
         }
     }
 }
@@ -79,14 +85,18 @@ struct Shared {
     metrics: Arc<ClientMetrics>,
     peers: Mutex<HashMap<NodeId, Arc<PeerState>>>,
     tasks: TaskTracker,
+    /// None if sockets are not used.
+    local: Option<Local>,
 }
 
 impl BlockClient {
     /// A client that dials from `endpoint`, which has a default client configuration: one of
     /// [`quic::client_endpoint`] or [`quic::server_endpoint`].
     pub fn new(endpoint: Endpoint, config: BlockClientConfig, metrics: Arc<ClientMetrics>) -> Self {
+        let local = config.local.then(|| Local::new(Arc::clone(&metrics)));
         let shared = Shared {
             endpoint,
+            local,
             identity: ArcSwapOption::empty(),
             config,
             metrics,
@@ -128,6 +138,9 @@ impl BlockClient {
     ) -> Result<Response, NetError> {
         let shared = &self.shared;
         let state = shared.peer(peer);
+        if let Some(here) = state.answer_here(shared, request, deadline).await {
+            return Ok(here);
+        }
         let result = state.request(shared, request, deadline).await;
         if let Err(error) = &result {
             shared
@@ -190,6 +203,9 @@ impl BlockClient {
     /// Closes all connections of this client; the endpoint stays usable.
     pub async fn shutdown(self) {
         self.retain(|_| false);
+        if let Some(local) = &self.shared.local {
+            local.shutdown();
+        }
         self.shared.tasks.close();
         // Dials in progress end within the connect timeout by themselves.
         let _ = timeout(self.shared.config.connect_timeout, self.shared.tasks.wait()).await;

@@ -2,6 +2,7 @@
 //! in flight, and hands each request to a [`BlockService`].
 
 mod connection;
+mod local;
 mod reply;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use millpond_proto::Epoch;
 use millpond_proto::wire::frame::Request;
+use millpond_proto::wire::local::Ask;
 use quinn::{Endpoint, VarInt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -21,6 +23,7 @@ use crate::NetError;
 use crate::metrics::{RejectReason, ServerMetrics};
 use crate::tls::PeerRole;
 
+pub use local::{LocalHit, LocalSocket};
 pub use reply::{Reply, ReplyBody};
 
 /// What answers block requests.
@@ -40,6 +43,17 @@ pub trait BlockService: Send + Sync + 'static {
     /// others wait for belongs in a task of the service.
     async fn serve(&self, caller: PeerRole, request: Request, reply: Reply)
     -> Result<(), NetError>;
+
+    /// What a client on the same host can have of the block it asks for, without waiting for
+    /// anything but a disk; none for what is to be asked for with [`serve`](Self::serve). The
+    /// range may lie past the block's end.
+    ///
+    /// # Cancel safety
+    /// Like [`serve`](Self::serve).
+    async fn share(&self, ask: &Ask) -> Option<LocalHit> {
+        let _ = ask;
+        None
+    }
 }
 
 /// What a server accepts at most.
@@ -95,11 +109,25 @@ impl BlockServer {
         limits: ServerLimits,
         metrics: Arc<ServerMetrics>,
     ) -> Self {
+        Self::start_with(endpoint, None, service, limits, metrics)
+    }
+
+    /// Like [`start`](Self::start), and on `socket` too, if there is one.
+    pub fn start_with<S: BlockService>(
+        endpoint: Endpoint,
+        socket: Option<LocalSocket>,
+        service: Arc<S>,
+        limits: ServerLimits,
+        metrics: Arc<ServerMetrics>,
+    ) -> Self {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let drain_timeout = limits.drain_timeout;
+        let (listener, door) = socket.map(LocalSocket::open).unzip();
+        let door = door.map(Arc::new);
         let shared = Arc::new(Shared {
             service,
+            door: door.as_ref().map(Arc::clone),
             requests: Arc::new(Semaphore::new(limits.requests)),
             bytes: Arc::new(Semaphore::new(reply::permits(limits.in_flight_bytes))),
             connections: Arc::new(Semaphore::new(limits.connections)),
@@ -108,6 +136,9 @@ impl BlockServer {
             tasks: tasks.clone(),
             stop: stop.clone(),
         });
+        if let (Some(listener), Some(door)) = (listener, door) {
+            tasks.spawn(local::accept(listener, door, Arc::clone(&shared)));
+        }
         tasks.spawn(accept(endpoint.clone(), shared));
         Self {
             endpoint,
@@ -144,6 +175,8 @@ impl BlockServer {
 /// What all connections of a server have in common.
 struct Shared<S> {
     service: Arc<S>,
+    /// None without a Unix socket.
+    door: Option<Arc<local::Door>>,
     limits: ServerLimits,
     metrics: Arc<ServerMetrics>,
     connections: Arc<Semaphore>,

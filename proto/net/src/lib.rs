@@ -1,4 +1,5 @@
-//! How Millpond's processes reach each other: QUIC for blocks, gRPC for the control plane,
+//! How Millpond's processes reach each other: QUIC for blocks, on one host a Unix socket that
+//! passes descriptors of their files, gRPC for the control plane,
 //! one cluster certificate authority for both ends' identities.
 //!
 //! | module | holds |
@@ -17,6 +18,7 @@ pub mod ca;
 pub mod control;
 mod error;
 mod file;
+mod local;
 pub mod metrics;
 pub mod quic;
 pub mod tls;

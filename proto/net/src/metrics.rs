@@ -42,6 +42,12 @@ pub struct ClientMetrics {
     pub corrupt_pages: Counter,
     /// Times that a peer was declared down.
     pub breaker_opens: Counter,
+    /// Bytes of block data, by the way that they came.
+    pub read_bytes: Family<TransportLabels, Counter>,
+    /// What failed on the sockets of nodes on this host, and was asked for over QUIC instead.
+    pub local_failures: Family<LocalFailureLabels, Counter>,
+    /// Descriptors of block files that are open.
+    pub descriptors: Gauge,
 }
 
 impl ClientMetrics {
@@ -55,6 +61,8 @@ impl ClientMetrics {
                 Metric::Outcomes(m) => registry.register(name, help, m.clone()),
                 Metric::Counter(m) => registry.register(name, help, m.clone()),
                 Metric::Gauge(m) => registry.register(name, help, m.clone()),
+                Metric::Transports(m) => registry.register(name, help, m.clone()),
+                Metric::LocalFailures(m) => registry.register(name, help, m.clone()),
             }
         };
         add(
@@ -87,6 +95,21 @@ impl ClientMetrics {
             "Times that a peer was declared down",
             Metric::Counter(&metrics.breaker_opens),
         );
+        add(
+            "read_bytes",
+            "Bytes of block data from peers, by the way that they came",
+            Metric::Transports(&metrics.read_bytes),
+        );
+        add(
+            "local_failures",
+            "What failed on sockets of nodes on this host and was asked for over QUIC instead",
+            Metric::LocalFailures(&metrics.local_failures),
+        );
+        add(
+            "descriptors",
+            "Open descriptors of block files of nodes on this host",
+            Metric::Gauge(&metrics.descriptors),
+        );
         metrics
     }
 
@@ -96,6 +119,19 @@ impl ClientMetrics {
                 op: op.into(),
                 outcome,
             })
+            .inc();
+    }
+
+    pub(crate) fn received(&self, transport: Transport, bytes: u64) {
+        self.received_bytes.inc_by(bytes);
+        self.read_bytes
+            .get_or_create(&TransportLabels { transport })
+            .inc_by(bytes);
+    }
+
+    pub(crate) fn local_failed(&self, reason: LocalFailure) {
+        self.local_failures
+            .get_or_create(&LocalFailureLabels { reason })
             .inc();
     }
 
@@ -111,6 +147,8 @@ enum Metric<'a> {
     Outcomes(&'a Family<OutcomeLabels, Counter>),
     Counter(&'a Counter),
     Gauge(&'a Gauge),
+    Transports(&'a Family<TransportLabels, Counter>),
+    LocalFailures(&'a Family<LocalFailureLabels, Counter>),
 }
 
 /// Counters of a [`BlockServer`](crate::block_server::BlockServer).
@@ -128,6 +166,10 @@ pub struct ServerMetrics {
     pub rejected: Family<RejectLabels, Counter>,
     /// Bytes of block data handed to the network.
     pub sent_bytes: Counter,
+    /// Open connections to the Unix socket.
+    pub local_connections: Gauge,
+    /// Answers over the Unix socket, by what came with them.
+    pub local_answers: Family<LocalAnswerLabels, Counter>,
 }
 
 impl ServerMetrics {
@@ -164,6 +206,16 @@ impl ServerMetrics {
             "Bytes of block data handed to the network",
             m.sent_bytes.clone(),
         );
+        registry.register(
+            "millpond_node_local_connections",
+            "Open connections of clients on this host to the Unix socket",
+            m.local_connections.clone(),
+        );
+        registry.register(
+            "millpond_node_local_answers",
+            "Answers over the Unix socket, by what came with them",
+            m.local_answers.clone(),
+        );
         m
     }
 
@@ -173,6 +225,12 @@ impl ServerMetrics {
                 op: op.into(),
                 outcome,
             })
+            .inc();
+    }
+
+    pub(crate) fn local_answered(&self, answer: LocalAnswer) {
+        self.local_answers
+            .get_or_create(&LocalAnswerLabels { answer })
             .inc();
     }
 
@@ -202,6 +260,27 @@ pub struct OutcomeLabels {
 pub struct RejectLabels {
     /// Why.
     pub reason: RejectReason,
+}
+
+/// Labels of a counter of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TransportLabels {
+    /// The way that they came.
+    pub transport: Transport,
+}
+
+/// Labels of the counter of what failed on local sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LocalFailureLabels {
+    /// What it was.
+    pub reason: LocalFailure,
+}
+
+/// Labels of the counter of local answers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LocalAnswerLabels {
+    /// What came.
+    pub answer: LocalAnswer,
 }
 
 /// An enum whose values print as the given words.
@@ -239,6 +318,46 @@ label_enum! {
 }
 
 label_enum! {
+    /// The way that bytes come from a node.
+    Transport {
+        /// A QUIC connection.
+        Quic = "quic",
+        /// The Unix socket of a node on this host.
+        Socket = "socket",
+        /// A descriptor of a block file of a node on this host.
+        Descriptor = "descriptor",
+    }
+}
+
+label_enum! {
+    /// What fails on the socket of a node on this host.
+    LocalFailure {
+        /// Nobody listens, or does not prove to be the node, or does not let us in.
+        Connect = "connect",
+        /// The connection broke, or its end spoke nonsense.
+        Lost = "lost",
+        /// The node did not answer in time.
+        Timeout = "timeout",
+        /// A page in a block file does not match its checksum.
+        Corrupt = "corrupt",
+        /// A block file cannot be read.
+        Io = "io",
+    }
+}
+
+label_enum! {
+    /// What comes with an answer over the Unix socket.
+    LocalAnswer {
+        /// A descriptor of the block's file.
+        Descriptor = "descriptor",
+        /// Bytes.
+        Bytes = "bytes",
+        /// Nothing: the client asks over QUIC.
+        Elsewhere = "elsewhere",
+    }
+}
+
+label_enum! {
     /// What was asked for; see [`Op`].
     OpLabel {
         /// Bytes, filled if need be.
@@ -257,6 +376,8 @@ label_enum! {
         Forget = "forget",
         /// Which paths changed.
         Watch = "watch",
+        /// Where the node's socket is.
+        Local = "local",
     }
 }
 
@@ -271,6 +392,7 @@ impl From<Op> for OpLabel {
             Op::List => Self::List,
             Op::Forget => Self::Forget,
             Op::Watch => Self::Watch,
+            Op::Local => Self::Local,
         }
     }
 }

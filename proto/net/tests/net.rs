@@ -12,5 +12,6 @@ mod net {
     mod control;
     mod faults;
     mod limits;
+    mod local;
     mod support;
 }

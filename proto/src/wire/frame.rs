@@ -72,6 +72,9 @@ pub enum Op {
     Forget,
     /// Which paths changed.
     Watch,
+    /// Where on this host the node's socket is, see [`local`](mod@super::local). The file id
+    /// is the asker's host; `NotFound` on another one, `Unsupported` without a socket.
+    Local,
 }
 
 /// Where the answering node had the bytes from.
@@ -287,7 +290,7 @@ impl Op {
     pub const fn is_about_paths(self) -> bool {
         match self {
             Self::Stat | Self::List | Self::Forget | Self::Watch => true,
-            Self::Read | Self::Peek | Self::Probe | Self::Stats => false,
+            Self::Read | Self::Peek | Self::Probe | Self::Stats | Self::Local => false,
         }
     }
 
@@ -301,6 +304,7 @@ impl Op {
             Self::List => 6,
             Self::Forget => 7,
             Self::Watch => 8,
+            Self::Local => 9,
         }
     }
 
@@ -314,13 +318,14 @@ impl Op {
             6 => Ok(Self::List),
             7 => Ok(Self::Forget),
             8 => Ok(Self::Watch),
+            9 => Ok(Self::Local),
             _ => Err(FrameError::Field("op")),
         }
     }
 }
 
 impl Tier {
-    const fn code(self) -> u8 {
+    pub(super) const fn code(self) -> u8 {
         match self {
             Self::None => 0,
             Self::Memory => 1,
@@ -330,7 +335,7 @@ impl Tier {
         }
     }
 
-    const fn from_code(code: u8) -> Result<Self, FrameError> {
+    pub(super) const fn from_code(code: u8) -> Result<Self, FrameError> {
         match code {
             0 => Ok(Self::None),
             1 => Ok(Self::Memory),

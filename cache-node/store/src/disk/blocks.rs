@@ -22,6 +22,7 @@ use super::format::{self, ReadError};
 use super::index::{Entry, Index, State};
 use super::layout::Layout;
 use super::scan;
+use super::share::SharedFile;
 
 /// The blocks of one directory.
 ///
@@ -101,6 +102,40 @@ impl Blocks {
                 Some(hit)
             }
             // Evicted between the lookup and the read.
+            Err(_) if entry.state() != State::Ready => None,
+            Err(error) => {
+                if self.is_lost(id, error, running) {
+                    self.drop_block(id, Some(&entry));
+                }
+                None
+            }
+        }
+    }
+
+    /// The file of a block, with the checksums of its pages, which themselves are not read.
+    pub(super) fn share(&self, id: &BlockId) -> Option<SharedFile> {
+        if !self.device.admits(Access::Read) {
+            return None;
+        }
+        let entry = self.index.use_ready(id)?;
+        let running = self.device.begin(Access::Read);
+        let path = self.layout.block(id);
+        let opened = self.files.open(&path).map_err(ReadError::from);
+        let opened = opened.and_then(|file| {
+            let checksums = format::read_checksums(&file, id, entry.len)?;
+            Ok((file.into_file(), checksums))
+        });
+        match opened {
+            Ok((file, checksums)) => {
+                running.succeeded();
+                Some(SharedFile {
+                    file,
+                    start: 0,
+                    len: entry.len,
+                    checksums,
+                })
+            }
+            // Evicted between the lookup and the opening.
             Err(_) if entry.state() != State::Ready => None,
             Err(error) => {
                 if self.is_lost(id, error, running) {

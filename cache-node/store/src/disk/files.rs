@@ -136,6 +136,11 @@ impl OpenFile<'_> {
         Ok(Some(buffer))
     }
 
+    /// The file itself, to be given away.
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
     pub(super) fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

@@ -156,7 +156,8 @@ pub(super) fn verify(file: &OpenFile<'_>, id: &BlockId, count: &Count) -> Result
     Ok(())
 }
 
-fn read_checksums(
+/// The checksums of a block's pages.
+pub(super) fn read_checksums(
     file: &OpenFile<'_>,
     id: &BlockId,
     block_len: u32,

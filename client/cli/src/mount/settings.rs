@@ -34,6 +34,7 @@ struct MountSection {
     cache_dir: Option<PathBuf>,
     cache_size: Size,
     passthrough: String,
+    local_socket: String,
     state_dir: Option<PathBuf>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -58,6 +59,7 @@ impl Default for MountSection {
             cache_dir: None,
             cache_size: Size::gib(10),
             passthrough: "auto".to_owned(),
+            local_socket: "auto".to_owned(),
             state_dir: None,
             uid: None,
             gid: None,
@@ -88,6 +90,7 @@ struct MountFlags {
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
     passthrough: Option<String>,
+    local_socket: Option<String>,
     state_dir: Option<PathBuf>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -141,6 +144,7 @@ impl Settings {
                 .map(|dir| (dir, mount.cache_size.bytes())),
             metadata_mode: mount.metadata,
             metadata_ttl: mount.metadata_ttl,
+            local_socket: auto("local-socket", &mount.local_socket)?,
             ..ClientConfig::default()
         };
         client
@@ -148,7 +152,7 @@ impl Settings {
             .map_err(|error| UsageError(error.to_string()))?;
         let read_ahead_kb = u32::try_from(mount.read_ahead.bytes() >> 10)
             .map_err(|_| ConfigError::invalid("mount.read_ahead", "it must be below 4TiB"))?;
-        let passthrough = passthrough(&mount.passthrough)?;
+        let passthrough = auto("passthrough", &mount.passthrough)?;
         let defaults = MountOptions::default();
         let options = MountOptions {
             uid: mount.uid.unwrap_or(defaults.uid),
@@ -234,6 +238,7 @@ impl Flags {
                 cache_dir: args.cache_dir.clone(),
                 cache_size: args.cache_size.clone(),
                 passthrough: args.passthrough.clone(),
+                local_socket: args.local_socket.clone(),
                 state_dir: args.state_dir.clone(),
                 uid: args.uid,
                 gid: args.gid,
@@ -257,13 +262,13 @@ fn given_coordinators(args: &MountArgs) -> Option<Vec<String>> {
     given.into_iter().find(|list| !list.is_empty()).cloned()
 }
 
-/// Whether the kernel is to read files itself, where it can.
-fn passthrough(text: &str) -> Result<bool, UsageError> {
+/// Whether something is to be done where it can be.
+fn auto(setting: &str, text: &str) -> Result<bool, UsageError> {
     match text {
         "auto" => Ok(true),
         "off" => Ok(false),
         _ => Err(UsageError(format!(
-            "--passthrough {text:?} is neither auto nor off"
+            "--{setting} {text:?} is neither auto nor off"
         ))),
     }
 }
@@ -327,6 +332,10 @@ mod tests {
         settings.mount.admin = "here".to_owned();
         let error = settings.plan().unwrap_err().to_string();
         assert!(error.contains("--admin"), "{error}");
+        let mut settings = Settings::default();
+        settings.mount.local_socket = "on".to_owned();
+        let error = settings.plan().unwrap_err().to_string();
+        assert!(error.contains("--local-socket"), "{error}");
     }
 
     #[test]

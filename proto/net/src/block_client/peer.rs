@@ -10,6 +10,7 @@ use millpond_proto::NodeId;
 use millpond_proto::wire::frame::{
     FrameError, MAX_TRAILER_LEN, Op, RESPONSE_HEADER_LEN, Request, ResponseHead,
 };
+use millpond_proto::wire::local::MAX_OFFER_LEN;
 use millpond_proto::wire::query::MAX_ANSWER_LEN;
 use millpond_proto::wire::status;
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ use tracing::{debug, info};
 use super::breaker::Breaker;
 use super::liveness::{Liveness, Waited};
 use super::response::Response;
-use super::{BlockClientConfig, CLOSE_CODE, Peer, Shared};
+use super::{BlockClientConfig, CLOSE_CODE, Peer, Shared, local};
 use crate::NetError;
 use crate::metrics::{ClientMetrics, Outcome};
 
@@ -32,6 +33,8 @@ pub(super) struct PeerState {
     addr: String,
     metrics: Arc<ClientMetrics>,
     link: Mutex<Link>,
+    /// Its Unix socket, if it is on this host.
+    pub(super) socket: local::Link,
 }
 
 struct Link {
@@ -59,6 +62,7 @@ impl PeerState {
                 breaker: Breaker::new(config.backoff, config.longest_backoff),
                 retired: false,
             }),
+            socket: local::Link::new(),
         }
     }
 
@@ -68,6 +72,10 @@ impl PeerState {
 
     pub(super) const fn node(&self) -> NodeId {
         self.node
+    }
+
+    pub(super) fn metrics(&self) -> Arc<ClientMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -80,6 +88,7 @@ impl PeerState {
 
     /// Closes the connection now; requests on it fail.
     pub(super) fn close(&self, why: &[u8]) {
+        self.socket.close();
         let mut link = self.link.lock();
         link.retired = true;
         if let Some(connection) = link.take(&self.metrics) {
@@ -89,6 +98,7 @@ impl PeerState {
 
     /// Lets go of the connection; requests on it end by themselves.
     pub(super) fn retire(&self) {
+        self.socket.close();
         let mut link = self.link.lock();
         link.retired = true;
         drop(link.take(&self.metrics));
@@ -170,6 +180,7 @@ impl PeerState {
             Op::Read | Op::Peek => head.data_len == request.len,
             Op::Probe => head.data_len == 0,
             Op::Stats => head.data_len <= MAX_STATS_LEN,
+            Op::Local => head.data_len <= MAX_OFFER_LEN,
             Op::Stat | Op::List | Op::Forget | Op::Watch => head.data_len <= MAX_ANSWER_LEN,
         };
         if fits {

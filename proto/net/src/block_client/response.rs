@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::liveness::Liveness;
 use super::peer::PeerState;
 use crate::NetError;
-use crate::metrics::{ClientMetrics, Outcome};
+use crate::metrics::{ClientMetrics, Outcome, Transport};
 
 /// A successful answer whose head has arrived. Dropping it tells the peer to stop sending.
 #[derive(Debug)]
@@ -25,14 +25,29 @@ pub struct Response {
     block: BlockId,
     offset: u32,
     peer: PeerRef,
+    metrics: Arc<ClientMetrics>,
+    /// Data bytes not yet given out.
+    remaining: u32,
+    body: Body,
+}
+
+/// Where the data of an answer is.
+#[derive(Debug)]
+enum Body {
+    /// On its way.
+    Coming(Box<Inflow>),
+    /// All here, and verified.
+    Here(Data),
+}
+
+/// Data that comes over a connection.
+#[derive(Debug)]
+struct Inflow {
     recv: RecvStream,
     liveness: Liveness,
     connection: Connection,
     deadline: Instant,
     stall_timeout: Duration,
-    metrics: Arc<ClientMetrics>,
-    /// Data bytes not yet received.
-    remaining: u32,
     trailer: Vec<u8>,
 }
 
@@ -71,20 +86,42 @@ impl Response {
         stall_timeout: Duration,
         metrics: Arc<ClientMetrics>,
     ) -> Self {
+        let stream = Inflow {
+            recv,
+            liveness,
+            connection,
+            deadline,
+            stall_timeout,
+            trailer: Vec::new(),
+        };
         Self {
             head,
             op: request.op,
             block: request.block,
             offset: request.offset,
             peer: PeerRef(peer),
-            recv,
-            liveness,
-            connection,
-            deadline,
-            stall_timeout,
             metrics,
             remaining: head.data_len,
-            trailer: Vec::new(),
+            body: Body::Coming(Box::new(stream)),
+        }
+    }
+
+    /// An answer whose data was read on this host.
+    pub(super) fn here(
+        head: ResponseHead,
+        request: &Request,
+        peer: Arc<PeerState>,
+        data: Data,
+    ) -> Self {
+        Self {
+            head,
+            op: request.op,
+            block: request.block,
+            offset: request.offset,
+            metrics: peer.metrics(),
+            peer: PeerRef(peer),
+            remaining: head.data_len,
+            body: Body::Here(data),
         }
     }
 
@@ -110,7 +147,7 @@ impl Response {
         result
     }
 
-    /// The next data as it comes off the wire, **not verified**; none once all
+    /// The next data as it comes, **not verified**; none once all
     /// `head.data_len` bytes were given. [`finish`](Self::finish) gives their checksums.
     ///
     /// # Errors
@@ -119,13 +156,20 @@ impl Response {
         if self.remaining == 0 {
             return Ok(None);
         }
-        let Some(mut chunk) = self.read_chunk().await? else {
+        let stream = match &mut self.body {
+            Body::Coming(stream) => stream,
+            Body::Here(data) => {
+                self.remaining = 0;
+                return Ok(Some(data.bytes.clone()));
+            }
+        };
+        let Some(mut chunk) = stream.read_chunk(&self.peer).await? else {
             return Err(self.peer.0.malformed(FrameError::Short));
         };
         let data = chunk.split_to(chunk.len().min(self.remaining as usize));
-        self.trailer.extend_from_slice(&chunk);
+        stream.trailer.extend_from_slice(&chunk);
         self.remaining -= data.len() as u32;
-        self.metrics.received_bytes.inc_by(data.len() as u64);
+        self.metrics.received(Transport::Quic, data.len() as u64);
         Ok(Some(data))
     }
 
@@ -158,6 +202,12 @@ impl Response {
     }
 
     async fn receive(&mut self) -> Result<Data, NetError> {
+        if let Body::Here(data) = &mut self.body {
+            return Ok(Data {
+                bytes: data.bytes.clone(),
+                checksums: std::mem::take(&mut data.checksums),
+            });
+        }
         let len = self.head.data_len;
         let mut buffer = BytesMut::with_capacity(len as usize);
         let mut computed = Vec::with_capacity(piece_count(self.offset, len) as usize);
@@ -193,32 +243,35 @@ impl Response {
         if self.remaining != 0 || self.head.trailer_len as usize != expected {
             return Err(self.peer.0.malformed(wrong));
         }
-        while let Some(chunk) = self.read_chunk().await? {
-            self.trailer.extend_from_slice(&chunk);
-            if self.trailer.len() > expected {
+        let stream = match &mut self.body {
+            Body::Coming(stream) => stream,
+            Body::Here(data) => return Ok(std::mem::take(&mut data.checksums)),
+        };
+        while let Some(chunk) = stream.read_chunk(&self.peer).await? {
+            stream.trailer.extend_from_slice(&chunk);
+            if stream.trailer.len() > expected {
                 return Err(self.peer.0.malformed(wrong));
             }
         }
-        if self.trailer.len() != expected {
+        if stream.trailer.len() != expected {
             return Err(self.peer.0.malformed(FrameError::Short));
         }
         let mut checksums = Vec::with_capacity(expected / 4);
-        let (words, _) = self.trailer.as_chunks::<4>();
+        let (words, _) = stream.trailer.as_chunks::<4>();
         checksums.extend(words.iter().map(|word| u32::from_le_bytes(*word)));
         Ok(checksums)
     }
+}
 
-    async fn read_chunk(&mut self) -> Result<Option<Bytes>, NetError> {
+impl Inflow {
+    async fn read_chunk(&mut self, peer: &PeerRef) -> Result<Option<Bytes>, NetError> {
         let stalled = Instant::now() + self.stall_timeout;
         let until = self.deadline.min(stalled);
         let read = self.recv.read_chunk(usize::MAX, true);
         match self.liveness.watch(read, until).await {
             Ok(Ok(chunk)) => Ok(chunk.map(|c| c.bytes)),
-            Ok(Err(error)) => Err(self.peer.0.read_failed(error)),
-            Err(waited) => Err(self
-                .peer
-                .0
-                .waited(waited, &self.connection, "receiving data of")),
+            Ok(Err(error)) => Err(peer.0.read_failed(error)),
+            Err(waited) => Err(peer.0.waited(waited, &self.connection, "receiving data of")),
         }
     }
 }

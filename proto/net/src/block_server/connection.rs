@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_proto::wire::frame::{FrameError, REQUEST_HEADER_LEN, Request};
+use bytes::Bytes;
+use millpond_proto::checksum::page_checksums;
+use millpond_proto::wire::frame::{FrameError, Op, REQUEST_HEADER_LEN, Request, Tier};
+use millpond_proto::wire::query;
 use millpond_proto::{BlockSize, ErrorKind};
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -125,6 +128,12 @@ impl<S: BlockService> Stream<S> {
             }
         };
 
+        if request.op == Op::Local {
+            context.op = Some(request.op);
+            return self
+                .tell_of_socket(&request, Reply::new(send, context))
+                .await;
+        }
         let wait = match request.deadline_ms {
             0 => limits.longest_deadline,
             ms => Duration::from_millis(u64::from(ms)).min(limits.longest_deadline),
@@ -164,6 +173,28 @@ impl<S: BlockService> Stream<S> {
         finish(&state, delivered, stopped, slow_reader_timeout).await;
         metrics.in_flight.dec();
         // A dropped reply has reset its stream by now; places are free again after this.
+    }
+}
+
+impl<S: BlockService> Stream<S> {
+    /// Answers [`Op::Local`].
+    async fn tell_of_socket(&self, request: &Request, reply: Reply) {
+        let offer = match &self.shared.door {
+            Some(door) => door.offer(self.caller, request),
+            None => Err((ErrorKind::Unsupported, "there is no local socket")),
+        };
+        // The caller may be gone: nothing more to do for it.
+        let _ = match offer {
+            Ok(offer) => match query::encode(&offer) {
+                Ok(data) => {
+                    let data = Bytes::from(data);
+                    let checksums = page_checksums(&data);
+                    reply.send(Tier::None, data, &checksums).await
+                }
+                Err(error) => reply.fail(ErrorKind::Internal, error.to_string()).await,
+            },
+            Err((kind, why)) => reply.fail(kind, why).await,
+        };
     }
 }
 

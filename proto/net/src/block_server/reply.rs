@@ -19,7 +19,7 @@ use crate::metrics::{Outcome, ServerMetrics};
 
 /// Data is handed to the network in pieces of this size, so that a slow reader is told from
 /// one that makes progress.
-const WRITE_PIECE: usize = 256 << 10;
+pub(super) const WRITE_PIECE: usize = 256 << 10;
 
 /// The unit in which bytes in flight are counted.
 const PERMIT_BYTES: u64 = 1024;

@@ -21,6 +21,7 @@ fn impatient() -> BlockClientConfig {
         stall_timeout: Duration::from_secs(10),
         backoff: Duration::from_millis(400),
         longest_backoff: Duration::from_millis(800),
+        ..BlockClientConfig::default()
     }
 }
 
