@@ -102,9 +102,13 @@ impl NodeService {
             Err(refusal) => return self.refuse(reply, refusal).await,
         };
         for _ in 0..MAX_TRIES {
-            if let Some(hit) = self.held(&request, &mut reply).await? {
-                self.metrics.read_served(hit.tier);
-                return self.send(hit, reply).await;
+            match self.held(&request, &mut reply).await {
+                Ok(Some(hit)) => {
+                    self.metrics.read_served(hit.tier);
+                    return self.send(hit, reply).await;
+                }
+                Ok(None) => {}
+                Err(_) => return self.refuse(reply, Refusal::too_much()).await,
             }
             let joined = match self.fill_job(&request, &range).await {
                 Ok(job) => self.fills.join(job).map_err(Refusal::from),
@@ -132,8 +136,13 @@ impl NodeService {
             Ok(range) => range,
             Err(refusal) => return reply.fail(refusal.kind, refusal.message).await,
         };
-        if let Some(hit) = self.held(&request, &mut reply).await? {
-            return self.send(hit, reply).await;
+        match self.held(&request, &mut reply).await {
+            Ok(Some(hit)) => return self.send(hit, reply).await,
+            Ok(None) => {}
+            Err(_) => {
+                let Refusal { kind, message } = Refusal::too_much();
+                return reply.fail(kind, message).await;
+            }
         }
         match self.fills.peek(&request.block) {
             Some(reader) => self.stream(&range, reader, reply, false).await,
@@ -156,7 +165,8 @@ impl NodeService {
         reply.send(Tier::None, data, &checksums).await
     }
 
-    /// The requested range if a tier holds its block.
+    /// The requested range if a tier holds its block. An error is to be answered with
+    /// [`Refusal::too_much`].
     async fn held(&self, request: &Request, reply: &mut Reply) -> Result<Option<Hit>, NetError> {
         let (block, offset, len) = (&request.block, request.offset, request.len);
         if let Some(hit) = self.store.read_memory(block, offset, len) {

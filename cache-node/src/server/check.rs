@@ -23,6 +23,13 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// There is no memory for the answer, and there was none for a while.
+    pub(crate) fn too_much() -> Self {
+        Self::new(ErrorKind::Busy, "too many bytes in flight")
+    }
+}
+
 impl From<FillError> for Refusal {
     fn from(error: FillError) -> Self {
         Self::new(error.kind(), error_chain(&error))

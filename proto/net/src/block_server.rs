@@ -63,10 +63,13 @@ pub struct ServerLimits {
     pub connections: usize,
     /// Requests being served, over all connections; more are answered Busy.
     pub requests: usize,
-    /// Requests being served on one connection; more are answered Busy.
+    /// Requests being received and served on one connection; more are answered Busy.
     pub requests_per_connection: usize,
     /// Bytes of response data held for delivery, over all connections; more wait.
     pub in_flight_bytes: u64,
+    /// How long an answer waits for its share of them at most; then it is Busy, while its
+    /// caller still has time to ask elsewhere.
+    pub longest_wait: Duration,
     /// How long a request may take when its sender names no deadline, and at most.
     pub longest_deadline: Duration,
     /// How long a caller may take to send a request.
@@ -84,6 +87,7 @@ impl Default for ServerLimits {
             requests: 4096,
             requests_per_connection: 512,
             in_flight_bytes: 64 << 20,
+            longest_wait: Duration::from_secs(4),
             longest_deadline: Duration::from_secs(60),
             request_timeout: Duration::from_secs(5),
             slow_reader_timeout: Duration::from_secs(10),

@@ -52,7 +52,7 @@ pub(super) async fn run<S: BlockService>(incoming: Incoming, shared: &Arc<Shared
                 let stream = Stream {
                     shared: Arc::clone(shared),
                     caller,
-                    permits: permits(shared, &own),
+                    place: Arc::clone(&own).try_acquire_owned().ok(),
                 };
                 shared.tasks.spawn(stream.run(send, recv));
             }
@@ -73,21 +73,12 @@ async fn accept(incoming: Incoming) -> Result<Connection, String> {
     }
 }
 
-/// A place among the requests of this connection and of all; none if either is full.
-fn permits<S>(
-    shared: &Shared<S>,
-    own: &Arc<Semaphore>,
-) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-    let own = Arc::clone(own).try_acquire_owned().ok()?;
-    let all = Arc::clone(&shared.requests).try_acquire_owned().ok()?;
-    Some((own, all))
-}
-
 /// One request.
 struct Stream<S> {
     shared: Arc<Shared<S>>,
     caller: PeerRole,
-    permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    /// Among the requests of the connection; none if they are too many.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl<S: BlockService> Stream<S> {
@@ -100,6 +91,7 @@ impl<S: BlockService> Stream<S> {
             epoch: self.shared.service.epoch(),
             deadline: Instant::now() + limits.request_timeout,
             slow_reader_timeout: limits.slow_reader_timeout,
+            longest_wait: limits.longest_wait,
             bytes: Arc::clone(&self.shared.bytes),
             all_bytes: permits_of(limits.in_flight_bytes),
             metrics: Arc::clone(metrics),
@@ -110,7 +102,7 @@ impl<S: BlockService> Stream<S> {
             let _ = Reply::new(send, context).fail(kind, message).await;
         };
 
-        if self.permits.is_none() {
+        if self.place.is_none() {
             let message = "too many requests in flight";
             return refuse(context, send, RejectReason::Busy, ErrorKind::Busy, message).await;
         }
@@ -128,6 +120,11 @@ impl<S: BlockService> Stream<S> {
             }
         };
 
+        // Only now: streams on which no request comes take places of their own connection alone.
+        let Ok(_place) = Arc::clone(&self.shared.requests).try_acquire_owned() else {
+            let message = "too many requests in flight";
+            return refuse(context, send, RejectReason::Busy, ErrorKind::Busy, message).await;
+        };
         if request.op == Op::Local {
             context.op = Some(request.op);
             return self

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::NetError;
-use crate::metrics::{Outcome, ServerMetrics};
+use crate::metrics::{Outcome, RejectReason, ServerMetrics};
 
 /// Data is handed to the network in pieces of this size, so that a slow reader is told from
 /// one that makes progress.
@@ -46,6 +46,7 @@ pub(super) struct ReplyContext {
     pub(super) epoch: Epoch,
     pub(super) deadline: Instant,
     pub(super) slow_reader_timeout: Duration,
+    pub(super) longest_wait: Duration,
     pub(super) bytes: Arc<Semaphore>,
     /// All permits of `bytes`.
     pub(super) all_bytes: usize,
@@ -74,7 +75,7 @@ impl Reply {
     /// them from disk; [`head`](Self::head) does it otherwise.
     ///
     /// # Errors
-    /// `Timeout` when the deadline passes first; answer with `Busy` then.
+    /// When that takes too long; answer with `Busy` then.
     pub async fn reserve(&mut self, len: u32) -> Result<(), NetError> {
         if len == 0 || self.stream.state.held.lock().is_some() {
             return Ok(());
@@ -83,22 +84,24 @@ impl Reply {
         let want = permits(u64::from(len)).min(self.context.all_bytes);
         let bytes = Arc::clone(&self.context.bytes);
         let acquired = bytes.acquire_many_owned(u32::try_from(want).unwrap_or(u32::MAX));
-        match timeout_at(self.context.deadline, acquired).await {
+        let until = Instant::now() + self.context.longest_wait;
+        match timeout_at(until.min(self.context.deadline), acquired).await {
             Ok(Ok(permit)) => {
                 self.stream.state.hold(permit, len);
                 Ok(())
             }
-            Ok(Err(_)) | Err(_) => Err(NetError::Undelivered(
-                "too many bytes in flight until the deadline".into(),
-            )),
+            Ok(Err(_)) | Err(_) => {
+                self.context.metrics.reject(RejectReason::Busy);
+                Err(NetError::Undelivered("too many bytes in flight".into()))
+            }
         }
     }
 
     /// Begins a successful answer of `data_len` bytes that came from `tier`.
     ///
     /// # Errors
-    /// When the caller is gone, or the deadline passes while too many bytes are in flight
-    /// (the caller is then answered `Busy`).
+    /// When the caller is gone, or too many bytes are in flight for too long (the caller is
+    /// then answered `Busy`).
     pub async fn head(mut self, tier: Tier, data_len: u32) -> Result<ReplyBody, NetError> {
         if let Err(error) = self.reserve(data_len).await {
             self.fail(ErrorKind::Busy, "too many bytes in flight")

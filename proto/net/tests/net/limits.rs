@@ -165,6 +165,7 @@ async fn bytes_in_flight_stay_within_their_limit() {
     const LIMIT: u64 = 1 << 20;
     let limits = ServerLimits {
         in_flight_bytes: LIMIT,
+        longest_wait: Duration::from_secs(600),
         ..ServerLimits::default()
     };
     let (ca, node) = start(Behaviour::Serve, limits);
@@ -189,6 +190,103 @@ async fn bytes_in_flight_stay_within_their_limit() {
         node.metrics.in_flight_bytes.get() == 0
     })
     .await;
+}
+
+/// Who waits for memory is told while there is time to ask elsewhere, not when there is none.
+#[tokio::test]
+async fn who_waits_too_long_for_memory_is_told_busy() {
+    let limits = ServerLimits {
+        in_flight_bytes: 1 << 20,
+        longest_wait: Duration::from_millis(100),
+        slow_reader_timeout: Duration::from_secs(600),
+        ..ServerLimits::default()
+    };
+    let (ca, node) = start(Behaviour::Serve, limits);
+    // More than the windows let through, and never read: it holds all there is.
+    let (_endpoint, greedy) = raw(&ca, &node).await;
+    let (mut send, mut held) = greedy.open_bi().await.unwrap();
+    send.write_all(&read(0, 48 << 20).encode().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(head(&mut held).await.outcome, Ok(()));
+    let asker = Asker::new(&ca);
+    for turn in 1..4 {
+        let error = asker.read(&node.peer(), 0, 1000).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        assert_eq!(rejected(&node, RejectReason::Busy), turn);
+    }
+    // What needs no memory is answered.
+    let stats = Request {
+        op: millpond_proto::wire::frame::Op::Probe,
+        ..read(0, 0)
+    };
+    let peer = node.peer();
+    let answer = asker.client.request(&peer, &stats, soon(20_000));
+    assert_eq!(answer.await.unwrap().head.data_len, 0);
+    greedy.close(0u32.into(), b"");
+    eventually("it is given back", || {
+        node.metrics.in_flight_bytes.get() == 0
+    })
+    .await;
+    asker.read(&node.peer(), 0, 1000).await.unwrap();
+}
+
+/// A flood of streams on which nothing comes takes the places of its own connection alone.
+#[tokio::test]
+async fn streams_without_a_request_keep_nobody_else_out() {
+    let limits = ServerLimits {
+        requests: 4,
+        requests_per_connection: 16,
+        request_timeout: Duration::from_secs(600),
+        ..ServerLimits::default()
+    };
+    let (ca, node) = start(Behaviour::Serve, limits);
+    let (_endpoint, flood) = raw(&ca, &node).await;
+    let frame = read(0, 10).encode().unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        let (mut send, recv) = flood.open_bi().await.unwrap();
+        send.write_all(&frame[..10]).await.unwrap();
+        streams.push((send, recv));
+    }
+    // Those beyond its share are told so, the others wait for the rest of their requests.
+    eventually("the flood is cut off", || {
+        rejected(&node, RejectReason::Busy) == 48
+    })
+    .await;
+    let asker = Asker::new(&ca);
+    for _ in 0..8 {
+        asker.read(&node.peer(), 0, 10).await.unwrap();
+    }
+    assert_eq!(rejected(&node, RejectReason::Busy), 48);
+    flood.close(0u32.into(), b"");
+    eventually("its connection is gone", || {
+        node.metrics.connections.get() == 1
+    })
+    .await;
+}
+
+/// One that begins a request and leaves it at that is given up and counted.
+#[tokio::test]
+async fn a_stream_whose_request_never_ends_is_given_up() {
+    let limits = ServerLimits {
+        request_timeout: Duration::from_millis(50),
+        ..ServerLimits::default()
+    };
+    let (ca, node) = start(Behaviour::Serve, limits);
+    let (_endpoint, connection) = raw(&ca, &node).await;
+    let frame = read(0, 10).encode().unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        let (mut send, recv) = connection.open_bi().await.unwrap();
+        send.write_all(&frame[..10]).await.unwrap();
+        streams.push((send, recv));
+    }
+    eventually("all are given up", || {
+        rejected(&node, RejectReason::Malformed) == 8
+    })
+    .await;
+    assert!(node.service.callers.lock().is_empty());
 }
 
 #[tokio::test]
