@@ -120,6 +120,18 @@ fn losses(encoder: &mut DescriptorEncoder<'_>, stats: &StoreStats) -> Result<(),
         "millpond_node_disk_lost_blocks",
         "Blocks lost with their directory",
         stats.disk_lost,
+    )?;
+    count(
+        encoder,
+        "millpond_node_disk_errors",
+        "Operations that a disk failed",
+        stats.disk_errors,
+    )?;
+    count(
+        encoder,
+        "millpond_node_disk_overdue",
+        "Times that an operation of a disk was not done in time",
+        stats.disk_overdue,
     )
 }
 
@@ -258,6 +270,8 @@ mod tests {
             state("out", 0),
             "millpond_node_refused_blocks_total{tier=\"disk\",reason=\"too_large\"} 1\n".to_owned(),
             "millpond_node_refused_blocks_total{tier=\"disk\",reason=\"out\"} 0\n".to_owned(),
+            "millpond_node_disk_errors_total 0\n".to_owned(),
+            "millpond_node_disk_overdue_total 0\n".to_owned(),
             "millpond_node_scrub_progress_ratios 0.0\n".to_owned(),
         ] {
             assert!(text.contains(&line), "no {line} in\n{text}");

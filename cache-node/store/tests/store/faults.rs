@@ -212,7 +212,8 @@ async fn a_disk_that_hangs_writing_refuses_what_comes_and_keeps_what_it_has() {
     .await;
     let refused = store.stats().disk_refused.of(Refusal::Out);
     assert_eq!(insert(&store, 9).await, Admission::Refused(Refusal::Out));
-    assert_eq!(store.stats().disk_refused.of(Refusal::Out), refused + 1);
+    // A thread that comes late may have been refused, too.
+    assert!(store.stats().disk_refused.of(Refusal::Out) > refused);
     // One that is held up is readable from the buffer, others from the disk.
     assert!(holds(&store, 0).await);
     assert_eq!(state(&store, Access::Read), BreakerState::Normal);
