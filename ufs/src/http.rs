@@ -230,7 +230,13 @@ impl Ufs for HttpUfs {
                 ));
             }
         }
-        Ok(exactly(self.requests.body(response, &url), len, url))
+        let is_whole = answer.status == 200 || answer.of == Some(len);
+        let body = self.requests.body(response, &url);
+        let body = match answer.sum.filter(|_| is_whole) {
+            Some(sum) => sum.verify(body, len, url.clone()),
+            None => body,
+        };
+        Ok(exactly(body, len, url))
     }
 
     async fn read_link(&self, path: &str) -> Result<String, UfsError> {

@@ -16,6 +16,7 @@
 //! | [`context`], [`environment`] | what the process hands in |
 //! | [`metrics`] | what is counted |
 //! | [`memory`], `local`, `object`, `http` | the drivers |
+//! | `digest` | the checksums that stores send with whole objects |
 //! | `layer` | decorators: metrics, concurrency limit, deadline, and the shape of another store |
 //!
 //! # Keys and names
@@ -57,6 +58,7 @@
 //! can and cannot see.
 
 pub mod context;
+mod digest;
 pub mod environment;
 pub mod error;
 mod http;

@@ -106,6 +106,56 @@ async fn credentials_are_sent_and_their_lack_is_denied() {
 }
 
 #[tokio::test]
+async fn bytes_of_whole_objects_have_the_sum_that_the_store_sent() {
+    let anonymous = [("credentials", "anonymous")];
+    for (scheme, name, sum) in [
+        ("http", "content-md5", "JfnnlDI7RTiF9RgfG2JNCw=="),
+        ("s3://b", "x-amz-checksum-crc32c", "4waSgw=="),
+        ("gs://b", "x-goog-hash", "crc32c=4waSgw=="),
+    ] {
+        // The sum is that of the bytes 123456789.
+        let uri = serve(move |request| {
+            let is_right = request.uri().path().ends_with("right");
+            let data = if is_right { "123456789" } else { "123456780" };
+            let headers = request.headers();
+            let range = headers.get(header::RANGE).unwrap().to_str().unwrap();
+            let range = range
+                .strip_prefix("bytes=")
+                .unwrap()
+                .split_once('-')
+                .unwrap();
+            let (first, last): (usize, usize) =
+                (range.0.parse().unwrap(), range.1.parse().unwrap());
+            let head = [
+                (header::ETAG.as_str(), "\"a\"".to_owned()),
+                (header::LAST_MODIFIED.as_str(), DATE.to_owned()),
+                (
+                    header::CONTENT_RANGE.as_str(),
+                    format!("bytes {first}-{last}/9"),
+                ),
+                (name, sum.to_owned()),
+            ];
+            (StatusCode::PARTIAL_CONTENT, head, &data[first..=last]).into_response()
+        })
+        .await;
+        let ufs = match scheme {
+            "http" => mount(&uri, &[]).await,
+            store => {
+                let endpoint = [("endpoint", uri.as_str()), ("allow_http", "true")];
+                mount(store, &[&endpoint[..], &anonymous[..]].concat()).await
+            }
+        };
+        let version = FileVersion::ETag("\"a\"".into());
+        let read = async |path: &str, len| read_to_bytes(&*ufs, path, &version, 0..len).await;
+        assert_eq!(read("right", 9).await.unwrap(), "123456789", "{scheme}");
+        let error = read("wrong", 9).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{scheme}: {error}");
+        // The sum says nothing of a part.
+        assert_eq!(read("wrong", 5).await.unwrap(), "12345", "{scheme}");
+    }
+}
+
+#[tokio::test]
 async fn passing_failures_are_tried_again() {
     let asked = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&asked);

@@ -9,6 +9,8 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, LAST_MODI
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
+use crate::digest::Sum;
+
 /// The parts of an answer's head that matter here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -16,6 +18,10 @@ pub(super) struct Answer {
     pub(super) length: Option<u64>,
     /// Of a partial answer, the bytes that it holds.
     pub(super) range: Option<Range<u64>>,
+    /// Of a partial answer, the length of the whole.
+    pub(super) of: Option<u64>,
+    /// Of the whole.
+    pub(super) sum: Option<Sum>,
     e_tag: Option<String>,
     modified_ns: Option<i64>,
 }
@@ -27,6 +33,8 @@ impl Answer {
             status: response.status().as_u16(),
             length: header(CONTENT_LENGTH).and_then(|text| text.parse().ok()),
             range: header(CONTENT_RANGE).and_then(parse_content_range),
+            of: header(CONTENT_RANGE).and_then(|text| text.rsplit_once('/')?.1.parse().ok()),
+            sum: Sum::of(response.headers()),
             e_tag: header(ETAG).map(str::to_owned),
             modified_ns: header(LAST_MODIFIED).and_then(parse_http_date),
         }

@@ -193,7 +193,7 @@ mod tests {
         let state = CallState {
             attempts: 1,
             last,
-            listed: None,
+            ..CallState::default()
         };
         let error = object_store::Error::Generic {
             store: "S3",

@@ -188,11 +188,17 @@ impl<S: ObjectStore + PaginatedListStore> Backend for StoreBackend<S> {
                 ),
             ));
         }
+        let is_whole = range == (0..result.meta.size);
+        let sum = log.state().sum.filter(|_| is_whole);
         let failures = Arc::clone(&self.failures);
+        let object = uri.clone();
         let stream = result.into_stream().map(move |piece| {
             piece.map_err(|error| failures.explain(Op::Read, uri.clone(), &log, &error))
         });
-        Ok(stream.boxed())
+        Ok(match sum {
+            Some(sum) => sum.verify(stream.boxed(), range.end, object),
+            None => stream.boxed(),
+        })
     }
 }
 

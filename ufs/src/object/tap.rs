@@ -16,6 +16,7 @@ use object_store::client::{
 };
 use parking_lot::Mutex;
 
+use crate::digest::Sum;
 use crate::layer::Valve;
 use crate::object::listed::{Listed, error_code, list};
 
@@ -56,6 +57,8 @@ pub(crate) struct CallState {
     /// How the last attempt ended.
     pub(crate) last: Option<Ending>,
     pub(crate) listed: Option<Listed>,
+    /// What the store says that the bytes of the object sum up to.
+    pub(crate) sum: Option<Sum>,
 }
 
 /// How an attempt ended.
@@ -141,6 +144,7 @@ impl Tap {
         let is_listing = status.is_success() && log.listing.is_some();
         if !is_error && !is_listing {
             log.note(Ending::Status(status.as_u16(), None));
+            log.state.lock().sum = Sum::of(response.headers());
             return Ok(response);
         }
         // Both are small and would be gathered by the store's client anyway. A failure
