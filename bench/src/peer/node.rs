@@ -59,7 +59,12 @@ impl Node {
         path: &str,
         content: Content,
     ) -> Result<Self> {
-        let filesystem = cluster.client(ClientConfig::default())?;
+        let config = ClientConfig {
+            // What is measured is the network.
+            local_socket: false,
+            ..ClientConfig::default()
+        };
+        let filesystem = cluster.client(config)?;
         let runtime = &context.runtime;
         let mounted = || runtime.block_on(filesystem.stat(path)).is_ok();
         wait_for(LEARNS, || {
