@@ -1,5 +1,7 @@
-//! `millpond-bench peer`: blocks from the memory of one cache node, beside the bare transport.
+//! `millpond-bench peer`: blocks from the memory of one cache node, beside the bare transport;
+//! and from the disk of one on the same host, beside its files.
 
+mod local;
 mod node;
 
 use std::path::Path;
@@ -7,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result};
 use clap::Args;
+use millpond_client::ClientConfig;
 use millpond_process::run::chain;
+use millpond_proto::wire::frame::Tier;
 
 use crate::cluster::{Cluster, ClusterSpec, Kind};
 use crate::limits::QuinnLimit;
@@ -23,7 +27,8 @@ const SCENARIO: &str = "peer";
 /// What the figures are divided by.
 const LIMIT: &str = "plain quinn, same settings, same requests in flight";
 
-/// Read blocks from the memory of one cache node, in turn with the same bytes over plain quinn.
+/// Read blocks from the memory of one cache node, in turn with the same bytes over plain quinn;
+/// and from the disk of a node on the same host, in turn with its block files.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PeerArgs {
@@ -49,6 +54,11 @@ impl PeerArgs {
             common,
             in_process: false,
         }
+    }
+
+    fn duration(&self, context: &Context) -> Duration {
+        let usual = || Duration::from_millis(context.pick(1500, 300));
+        self.common.duration.unwrap_or_else(usual)
     }
 }
 
@@ -82,7 +92,6 @@ const CASES: [Case; 3] = [
         figures: &[Figure::P50],
     },
 ];
-const LOCAL: &str = "local/1m-4";
 
 /// Measures the wanted cases.
 ///
@@ -98,15 +107,7 @@ pub fn run(context: &Context, args: &PeerArgs) -> Result<Vec<Row>> {
             Err(error) => cases.iter().flat_map(|case| failed(case, &error)).collect(),
         };
     }
-    if context.wanted.wants(LOCAL) {
-        rows.push(Row::without(
-            SCENARIO,
-            LOCAL,
-            Figure::Throughput.name(),
-            Status::NotBuilt,
-            "reading a node's block files on the same host is not built yet",
-        ));
-    }
+    rows.extend(local::run(context, args)?);
     Ok(rows)
 }
 
@@ -120,18 +121,18 @@ struct Ends {
 
 impl Ends {
     fn start(context: &Context, args: &PeerArgs) -> Result<Self> {
-        let kind = if args.in_process {
-            Kind::InProcess
-        } else {
-            Kind::Processes
-        };
         let quinn = QuinnLimit::start(&context.runtime, !args.in_process, context.seed)?;
         let content = Content::new(context.seed, SET);
         let data = context.new_dir("peer")?;
         files::create(&data.join("file"), SET, &content)?;
-        let cluster = start_cluster(context, &data, kind)?;
+        let cluster = start_cluster(context, &data, kind(args), "0")?;
         context.step("filling the node's memory");
-        let node = Node::connect(context, &cluster, "/data/file", content)?;
+        let config = ClientConfig {
+            local_socket: false,
+            ..ClientConfig::default()
+        };
+        let tier = Tier::Memory;
+        let node = Node::connect(context, &cluster, "/data/file", content, config, tier)?;
         Ok(Self {
             node,
             quinn,
@@ -140,8 +141,7 @@ impl Ends {
     }
 
     fn measure(&self, context: &Context, args: &PeerArgs, cases: &[Case]) -> Result<Vec<Row>> {
-        let duration = args.common.duration;
-        let duration = duration.unwrap_or_else(|| Duration::from_millis(context.pick(1500, 300)));
+        let duration = args.duration(context);
         let mut rows = Vec::new();
         for case in cases {
             match self.case(context, case, duration) {
@@ -190,12 +190,20 @@ impl Ends {
     }
 }
 
-fn start_cluster(context: &Context, data: &Path, kind: Kind) -> Result<Cluster> {
+const fn kind(args: &PeerArgs) -> Kind {
+    if args.in_process {
+        Kind::InProcess
+    } else {
+        Kind::Processes
+    }
+}
+
+fn start_cluster(context: &Context, data: &Path, kind: Kind, disk: &str) -> Result<Cluster> {
     let spec = ClusterSpec {
         nodes: 1,
         block_size: "4MiB".to_owned(),
         node_memory: "256MiB".to_owned(),
-        node_disk: "0".to_owned(),
+        node_disk: disk.to_owned(),
         heartbeat: "1s".to_owned(),
         death_timeout: "5s".to_owned(),
         ..ClusterSpec::default()

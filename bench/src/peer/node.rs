@@ -37,6 +37,8 @@ pub(super) struct Node {
     asker: Arc<Asker>,
     content: Content,
     pids: Vec<u32>,
+    /// Where its blocks must be.
+    tier: Tier,
 }
 
 /// Asks for ranges of one file.
@@ -52,18 +54,15 @@ struct Asker {
 
 impl Node {
     /// Connects to the only node of a cluster and has it read the file at `path`, a mount and
-    /// a name.
+    /// a name. Whatever is read from then on must come from `tier`.
     pub(super) fn connect(
         context: &Context,
         cluster: &Cluster,
         path: &str,
         content: Content,
+        config: ClientConfig,
+        tier: Tier,
     ) -> Result<Self> {
-        let config = ClientConfig {
-            // What is measured is the network.
-            local_socket: false,
-            ..ClientConfig::default()
-        };
         let filesystem = cluster.client(config)?;
         let runtime = &context.runtime;
         let mounted = || runtime.block_on(filesystem.stat(path)).is_ok();
@@ -78,6 +77,7 @@ impl Node {
             asker: Arc::new(asker),
             content,
             pids: cluster.pids(),
+            tier,
         };
         // The first pass fills.
         let whole_block = node.asker.block_size.bytes();
@@ -85,14 +85,33 @@ impl Node {
         Ok(node)
     }
 
+    /// Waits until all bytes come from the tier.
+    pub(super) fn wait_for_tier(&self) -> Result<()> {
+        let whole_block = self.asker.block_size.bytes() as u32;
+        let arrived = wait_for(LEARNS, || self.pass(whole_block, true).ok());
+        // What is missing, if anything is.
+        arrived.or_else(|_| self.pass(whole_block, true))?;
+        Ok(())
+    }
+
+    /// What the names of all its block files begin with.
+    pub(super) fn name_of_blocks(&self) -> String {
+        format!("{}.", self.asker.file)
+    }
+
+    /// How many blocks there are.
+    pub(super) fn blocks(&self) -> u64 {
+        self.asker.block_size.count(self.asker.size)
+    }
+
     /// Reads all bytes once by requests of `request` bytes and compares them; how many. Each
-    /// must come from the node's memory.
+    /// must come from the node's tier.
     pub(super) fn verify(&self, request: u32) -> Result<u64> {
         self.pass(request, true)
     }
 
     fn pass(&self, request: u32, warm: bool) -> Result<u64> {
-        let (asker, content) = (&self.asker, self.content);
+        let (asker, content, expected) = (&self.asker, self.content, self.tier);
         let len = u64::from(request);
         let ask = move |number: u64| {
             let asker = Arc::clone(asker);
@@ -100,8 +119,8 @@ impl Node {
                 let offset = number * len;
                 let (tier, bytes) = asker.ask(offset, request).await?;
                 ensure!(
-                    !warm || tier == Tier::Memory,
-                    "the node has bytes at {offset} in tier {tier:?}, not in memory"
+                    !warm || tier == expected,
+                    "the node has bytes at {offset} in tier {tier:?}, not {expected:?}"
                 );
                 let wrong = content.mismatches(offset, &bytes);
                 ensure!(
@@ -280,6 +299,7 @@ mod tests {
             }),
             content,
             pids: Vec::new(),
+            tier: Tier::Memory,
         };
         let read = node.verify(1 << 20);
         runtime.block_on(server.shutdown());
@@ -292,7 +312,7 @@ mod tests {
         for (fault, says) in [
             (Fault::Corrupt, "checksum"),
             (Fault::Wrong, "1 are wrong"),
-            (Fault::Cold, "not in memory"),
+            (Fault::Cold, "not Memory"),
         ] {
             let error = format!("{:#}", read_all(fault).unwrap_err());
             assert!(error.contains(says), "{fault:?}: {error}");

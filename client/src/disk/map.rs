@@ -116,6 +116,26 @@ mod tests {
             prop_assert_eq!(checksum_in(&bad, FILE, page), None);
         }
 
+        /// Whatever a map's file has in it, of any length.
+        #[test]
+        fn bytes_that_are_no_map_are_taken_for_none(
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+            begins in any::<bool>(),
+            page: u64,
+        ) {
+            let mut bytes = bytes;
+            if begins && bytes.len() >= MAGIC.len() {
+                bytes[..MAGIC.len()].copy_from_slice(MAGIC);
+            }
+            if let Some(first) = bytes.first_chunk() {
+                let size = size_in(first, FILE);
+                prop_assert!(size.is_none_or(|size| header(FILE, size) == *first));
+            }
+            if let Some(checksum) = checksum_in(&bytes, FILE, page) {
+                prop_assert_eq!(&bytes[..8], &entry(FILE, page, checksum));
+            }
+        }
+
         #[test]
         fn a_hole_is_no_entry(page in 0u64..1 << 30) {
             prop_assert_eq!(checksum_in(&[0; 8], FILE, page), None);

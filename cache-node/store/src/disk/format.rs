@@ -209,6 +209,50 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever happened to a file, what is read of it is what was written, or nothing.
+        #[test]
+        fn a_file_that_was_tampered_with_reads_right_or_not_at_all(
+            len in 1usize..200_000,
+            damage in prop::collection::vec((any::<prop::sample::Index>(), 1..=u8::MAX), 0..4),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+            more in prop::collection::vec(any::<u8>(), 0..60),
+            claimed in prop::option::of(0u32..300_000),
+            range in any::<(prop::sample::Index, prop::sample::Index)>(),
+        ) {
+            let files = Files::default();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("block");
+            let id = BlockId::new(FileId([3; 16]), 9);
+            let content: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+            write(&files, &path, &id, &Block::new(content.clone().into())).unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            for (at, with) in &damage {
+                let at = at.index(bytes.len());
+                bytes[at] ^= with;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len() + 1));
+            }
+            bytes.extend_from_slice(&more);
+            std::fs::write(&path, &bytes).unwrap();
+            // What a scan would make of its length, or an index that is wrong.
+            let found = claimed.or_else(|| block_len(bytes.len() as u64)).unwrap_or(len as u32);
+            let (a, b) = (range.0.index(found as usize + 1), range.1.index(found as usize + 1));
+            let (offset, count) = (a.min(b) as u32, (a.max(b) - a.min(b)) as u32);
+            let file = files.open(&path).unwrap();
+            if let Ok(hit) = read(&file, &id, found, offset, count) {
+                let end = (offset + count) as usize;
+                prop_assert_eq!(&hit.data[..], &content[offset as usize..end]);
+            }
+            if let Ok(checksums) = read_checksums(&file, &id, found) {
+                prop_assert_eq!(checksums, millpond_proto::checksum::page_checksums(&content));
+            }
+        }
+    }
+
     #[test]
     fn lengths_that_no_block_has_are_told() {
         for wrong in [0, 39, 41, 42, 43, 44] {
