@@ -206,6 +206,7 @@ fn start_cluster(context: &Context, data: &Path, kind: Kind, disk: &str) -> Resu
         node_disk: disk.to_owned(),
         heartbeat: "1s".to_owned(),
         death_timeout: "5s".to_owned(),
+        one_host: true,
         ..ClusterSpec::default()
     };
     let cluster = Cluster::start(context, spec, kind)?;

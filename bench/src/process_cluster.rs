@@ -56,6 +56,9 @@ pub struct ClusterSpec {
     pub death_timeout: String,
     /// The log level of all processes.
     pub log_level: String,
+    /// Whether nodes and clients take each other for what they are, processes of one host.
+    /// Otherwise they stand for hosts of their own, between which all goes over the network.
+    pub one_host: bool,
 }
 
 impl Default for ClusterSpec {
@@ -68,7 +71,14 @@ impl Default for ClusterSpec {
             heartbeat: "200ms".to_owned(),
             death_timeout: "2s".to_owned(),
             log_level: "info".to_owned(),
+            one_host: false,
         }
+    }
+}
+
+impl ClusterSpec {
+    const fn local_socket(&self) -> &'static str {
+        if self.one_host { "auto" } else { "off" }
     }
 }
 
@@ -185,6 +195,7 @@ impl ProcessCluster {
             .args(["--memory", &self.spec.node_memory])
             .args(["--disk-capacity", &self.spec.node_disk])
             .args(["--log-level", &self.spec.log_level])
+            .args(["--local-socket", self.spec.local_socket()])
             .args(flags);
         let log = self.dir.path().join(format!("node-{index}.log"));
         self.nodes.push(Process::start(

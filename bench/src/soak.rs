@@ -117,6 +117,7 @@ pub fn run(context: &Context, args: &SoakArgs) -> Result<Vec<Row>> {
         node_memory: "64MiB".to_owned(),
         node_disk: "128MiB".to_owned(),
         log_level: "error".to_owned(),
+        one_host: true,
         ..ClusterSpec::default()
     };
     let mut cluster = Cluster::start(context, spec, Kind::Processes)?;

@@ -130,7 +130,7 @@ impl InProcess {
             scrub_rate: Size(0),
             zone: String::new(),
             weight: NORMAL_WEIGHT,
-            local_users: Some(Vec::new()),
+            local_users: self.spec.one_host.then(Vec::new),
         })
     }
 }
