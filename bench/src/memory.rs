@@ -186,6 +186,7 @@ fn one_run(
         heartbeat: "1s".to_owned(),
         death_timeout: "5s".to_owned(),
         log_level: "warn".to_owned(),
+        one_host: false,
     };
     let mut cluster = Cluster::start(context, spec, Kind::Processes)?;
     cluster.add_ufs(

@@ -49,6 +49,7 @@ impl<'a> Scene<'a> {
             heartbeat: "1s".to_owned(),
             death_timeout: "5s".to_owned(),
             log_level: "warn".to_owned(),
+            one_host: false,
         };
         let cluster = Cluster::start(context, spec, Kind::Processes)?;
         cluster.add_ufs("/data", &format!("s3://{BUCKET}"), &s3.options())?;

@@ -73,6 +73,7 @@ fn measure(context: &Context, args: &FaultsArgs) -> Result<Row> {
         heartbeat: "1s".to_owned(),
         death_timeout: "5s".to_owned(),
         log_level: "warn".to_owned(),
+        one_host: false,
     };
     let mut cluster = Cluster::start(context, spec, Kind::Processes)?;
     cluster.add_ufs("/data", &format!("s3://{BUCKET}"), &s3.options())?;

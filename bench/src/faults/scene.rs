@@ -104,6 +104,7 @@ impl<'a> Scene<'a> {
             heartbeat: "1s".to_owned(),
             death_timeout: "5s".to_owned(),
             log_level: "warn".to_owned(),
+            one_host: false,
         };
         let mut cluster = Cluster::start(context, spec, Kind::Processes)?;
         let mut network = Network::new(&context.runtime, cluster.coordinator())?;
