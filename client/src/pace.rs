@@ -19,6 +19,8 @@ pub(crate) struct Pace {
     first_byte: Option<Duration>,
     /// And the one that few take.
     late: Duration,
+    /// A little less than that: who is waited for may be asked again.
+    overdue: Duration,
     /// The best of the latest rates of single requests, in bytes per second.
     stream: Best,
     /// The best of the latest rates of all requests together.
@@ -43,7 +45,7 @@ struct Best {
 }
 
 /// Bytes to have under way before anything was measured.
-const UNKNOWN: u64 = 32 << 20;
+const UNKNOWN: u64 = 64 << 20;
 
 /// Bytes to have under way at least: a source that answers at once needs no more.
 const LEAST: u64 = 8 << 20;
@@ -78,6 +80,7 @@ impl Pace {
             answers: 0,
             first_byte: None,
             late: Duration::ZERO,
+            overdue: Duration::ZERO,
             stream: Best::new(),
             rate: Best::new(),
             round: None,
@@ -96,10 +99,13 @@ impl Pace {
         let mut sorted = self.recent.clone();
         sorted.sort_unstable();
         let p50 = sorted[sorted.len() / 2];
-        let p95 = sorted[(sorted.len() * 95 / 100).min(sorted.len() - 1)];
+        let quantile =
+            |percent: usize| sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)];
         self.first_byte = Some(Duration::from_micros(u64::from(p50)));
         // Where all are alike, a little more than the usual time is no reason to ask again.
-        self.late = Duration::from_micros(u64::from(p95.max(2 * p50)));
+        let unlike = |micros: u32| Duration::from_micros(u64::from(micros.max(2 * p50)));
+        self.late = unlike(quantile(95));
+        self.overdue = unlike(quantile(90));
     }
 
     /// `bytes` of a request came within `took` of its first byte.
@@ -153,10 +159,10 @@ impl Pace {
         ((worth as u64).div_ceil(MIB) * MIB).clamp(MIB, most / MIB * MIB)
     }
 
-    /// When a request that still has no byte is later than nearly all of the latest; none
-    /// while too few are known.
-    pub(crate) fn late(&self) -> Option<Duration> {
-        (self.answers >= RECENT / 4).then_some(self.late)
+    /// When a request that somebody waits for, and that still has no byte, is later than nine
+    /// in ten of the latest; none while too few are known.
+    pub(crate) fn overdue(&self) -> Option<Duration> {
+        (self.answers >= RECENT / 4).then_some(self.overdue)
     }
 
     /// How far in time a stream has to be ahead. Its reader takes the answers in order and
@@ -261,18 +267,18 @@ mod tests {
     }
 
     #[test]
-    fn late_is_what_few_are() {
+    fn overdue_is_what_few_are() {
         let mut pace = Pace::new();
-        assert_eq!(pace.late(), None);
+        assert_eq!(pace.overdue(), None);
         for ms in 0..100 {
-            let slow = if ms % 10 == 0 { 200 } else { 30 };
+            let slow = if ms % 5 == 0 { 200 } else { 30 };
             pace.answered(Duration::from_millis(slow));
         }
-        assert_eq!(pace.late(), Some(Duration::from_millis(200)));
+        assert_eq!(pace.overdue(), Some(Duration::from_millis(200)));
         for _ in 0..100 {
             pace.answered(Duration::from_millis(30));
         }
-        assert_eq!(pace.late(), Some(Duration::from_millis(60)));
+        assert_eq!(pace.overdue(), Some(Duration::from_millis(60)));
     }
 
     proptest! {

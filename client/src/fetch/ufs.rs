@@ -2,7 +2,7 @@
 //!
 //! The first byte of a request to an object store takes its usual time nearly always, and many
 //! times that now and then, because of where the request went and not because of what it asks
-//! for. So a request that is later than nearly all others, and that a reader waits for, is
+//! for. So a request that is later than nine in ten others, and that a reader waits for, is
 //! sent a second time (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
 
 use std::ops::Range;
@@ -50,11 +50,11 @@ pub(super) async fn begin<'a>(
     let started = Instant::now();
     let ask = || -> BoxFuture<'_, _> { Box::pin(first_bytes(file, range.clone())) };
     let mut asked = FuturesUnordered::from_iter([ask()]);
-    let late = file.pace.lock().late();
+    let overdue = file.pace.lock().overdue();
     let alarm = async {
-        match late {
-            Some(late) => {
-                sleep(late).await;
+        match overdue {
+            Some(overdue) => {
+                sleep(overdue).await;
                 wanted.await;
             }
             None => std::future::pending().await,
