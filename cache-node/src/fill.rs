@@ -6,7 +6,7 @@
 //! fails its waiters once, with its cause, and the next to ask starts anew.
 //!
 //! Fills of blocks that lie beside each other and wait for their turn at the UFS are served by
-//! one request: see [`queue`] and [`joint`].
+//! one request: see `queue` and `joint`.
 
 mod budget;
 mod buffer;
