@@ -18,7 +18,7 @@ fn stdout(output: &Output) -> String {
 fn all_goals_can_be_listed() {
     let output = bench(&["check", "--list"]);
     assert!(output.status.success());
-    assert_eq!(stdout(&output).lines().count(), 55);
+    assert_eq!(stdout(&output).lines().count(), 58);
     let some = stdout(&bench(&["check", "--list", "herd"]));
     assert_eq!(some.lines().count(), 3, "{some}");
     assert!(

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn the_goals_of_the_sources_are_well_formed() {
         let goals = Goals::built_in().unwrap();
-        assert_eq!(goals.all().len(), 55);
+        assert_eq!(goals.all().len(), 58);
         for goal in goals.all() {
             assert!(goal.value.is_finite() && goal.value >= 0.0, "{goal:?}");
             assert!(!goal.case.starts_with('/'), "{goal:?}");
