@@ -38,6 +38,14 @@ pub struct DirLock {
     device: u64,
 }
 
+impl Drop for DirLock {
+    /// Closing the file would not do at once: a child that another thread is just starting
+    /// has it open too, until it runs its program.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 /// What has become of a directory that was claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tenure {
@@ -308,6 +316,18 @@ mod tests {
 
     fn dir(temp: &TempDir, kind: DirKind) -> CacheDir {
         CacheDir::new(temp.path().to_owned(), kind)
+    }
+
+    #[test]
+    fn a_directory_is_free_at_once_though_a_child_has_its_lock_open() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = dir(&temp, DirKind::Blocks);
+        let held = dir.claim(None).unwrap();
+        let in_a_child = held.file.try_clone().unwrap();
+        assert!(dir.claim(None).is_err());
+        drop(held);
+        drop(dir.claim(None).unwrap());
+        drop(in_a_child);
     }
 
     #[test]
