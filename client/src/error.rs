@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millpond_disk::DiskError;
 use millpond_net::NetError;
-use millpond_proto::{ErrorKind, NodeId};
+use millpond_proto::{ErrorKind, NodeId, Refusal};
 use millpond_ufs::UfsError;
 
 /// A call to the client failed. Cheap to clone, because several readers may wait for one
@@ -105,6 +105,16 @@ pub enum ClientError {
     /// The local disk tier could not be opened.
     #[error(transparent)]
     Disk(Arc<DiskError>),
+    /// A change is refused.
+    #[error("cannot {action} {path}: {refusal}")]
+    Refused {
+        /// What was to be done.
+        action: &'static str,
+        /// To what.
+        path: String,
+        /// Why not.
+        refusal: Refusal,
+    },
     /// The client was shut down.
     #[error("the client is shut down")]
     ShutDown,
@@ -121,6 +131,17 @@ impl ClientError {
         }
     }
 
+    /// Why a change was refused, where that is what happened. A path that is used as a
+    /// directory, or as a file, and is none, counts as one.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { refusal, .. } => Some(*refusal),
+            Self::NotADirectory { .. } => Some(Refusal::NotADirectory),
+            Self::Ufs(source) => source.refusal(),
+            _ => None,
+        }
+    }
+
     /// What the caller should do.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -129,6 +150,7 @@ impl ClientError {
             | Self::NotADirectory { .. }
             | Self::NotAFile { .. }
             | Self::NotALink { .. } => ErrorKind::Invalid,
+            Self::Refused { refusal, .. } => refusal.kind(),
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Timeout { .. } => ErrorKind::Timeout,

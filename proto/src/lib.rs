@@ -26,6 +26,7 @@ pub mod id;
 pub mod metadata;
 pub mod mount;
 pub mod profile;
+pub mod refusal;
 pub mod ring;
 pub mod version;
 #[cfg(feature = "wire")]
@@ -39,5 +40,6 @@ pub use id::{BlockId, ClusterId, Epoch, FileId, MountId, NodeId};
 pub use metadata::{MetadataMode, MetadataOptions, Trust};
 pub use mount::{Mount, MountPath, MountTable};
 pub use profile::Profile;
+pub use refusal::Refusal;
 pub use ring::Ring;
 pub use version::FileVersion;

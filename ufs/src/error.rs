@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_proto::ErrorKind;
+use millpond_proto::{ErrorKind, Refusal};
 
 /// A failure of the under-store: what was being done, to which URI, why it failed, how long
 /// it was tried, and what to do. Cheap to clone, so that all who wait for one fill get it.
@@ -17,6 +17,7 @@ pub struct UfsError(Arc<Detail>);
 #[derive(Debug)]
 struct Detail {
     kind: ErrorKind,
+    refusal: Option<Refusal>,
     op: Op,
     uri: String,
     cause: String,
@@ -38,6 +39,26 @@ pub enum Op {
     Read,
     /// [`Ufs::read_link`](crate::Ufs::read_link).
     ReadLink,
+    /// [`Ufs::put`](crate::Ufs::put).
+    Put,
+    /// [`Ufs::upload`](crate::Ufs::upload), and each part of one.
+    Upload,
+    /// [`Ufs::copy`](crate::Ufs::copy).
+    Copy,
+    /// [`Ufs::rename`](crate::Ufs::rename).
+    Rename,
+    /// [`Ufs::remove`](crate::Ufs::remove).
+    Remove,
+    /// [`Ufs::create_dir`](crate::Ufs::create_dir).
+    CreateDir,
+    /// [`Ufs::remove_dir`](crate::Ufs::remove_dir).
+    RemoveDir,
+    /// [`Ufs::symlink`](crate::Ufs::symlink) and [`Ufs::hard_link`](crate::Ufs::hard_link).
+    Link,
+    /// [`Ufs::attributes`](crate::Ufs::attributes).
+    GetAttributes,
+    /// [`Ufs::set_attributes`](crate::Ufs::set_attributes).
+    SetAttributes,
 }
 
 impl UfsError {
@@ -46,6 +67,7 @@ impl UfsError {
     pub fn new(kind: ErrorKind, op: Op, uri: impl Into<String>, cause: impl Into<String>) -> Self {
         Self(Arc::new(Detail {
             kind,
+            refusal: None,
             op,
             uri: uri.into(),
             cause: cause.into(),
@@ -53,6 +75,17 @@ impl UfsError {
             hint: None,
             source: None,
         }))
+    }
+
+    /// A change that is refused while doing `op` to `uri`, because of `cause` (as of
+    /// [`new`](Self::new)).
+    pub fn refused(
+        refusal: Refusal,
+        op: Op,
+        uri: impl Into<String>,
+        cause: impl Into<String>,
+    ) -> Self {
+        Self::new(refusal.kind(), op, uri, cause).edit(|detail| detail.refusal = Some(refusal))
     }
 
     /// The same error with what the user can do about it.
@@ -82,6 +115,11 @@ impl UfsError {
         self.0.kind
     }
 
+    /// Why a change was refused, where that is what happened.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.0.refusal
+    }
+
     /// What was being done.
     pub fn op(&self) -> Op {
         self.0.op
@@ -100,6 +138,7 @@ impl UfsError {
     fn edit(self, change: impl FnOnce(&mut Detail)) -> Self {
         let mut detail = Arc::try_unwrap(self.0).unwrap_or_else(|shared| Detail {
             kind: shared.kind,
+            refusal: shared.refusal,
             op: shared.op,
             uri: shared.uri.clone(),
             cause: shared.cause.clone(),
@@ -166,6 +205,16 @@ impl fmt::Display for Op {
             Self::List => "list",
             Self::Read => "read",
             Self::ReadLink => "read the link",
+            Self::Put => "write",
+            Self::Upload => "upload",
+            Self::Copy => "copy",
+            Self::Rename => "rename",
+            Self::Remove => "remove",
+            Self::CreateDir => "create the directory",
+            Self::RemoveDir => "remove the directory",
+            Self::Link => "create the link",
+            Self::GetAttributes => "read the attributes of",
+            Self::SetAttributes => "set the attributes of",
         })
     }
 }

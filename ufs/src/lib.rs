@@ -1,13 +1,13 @@
 //! The under-store: how any Millpond process reaches the store that holds the user's files.
 //!
-//! [`open()`] turns a URI and its options into an `Arc<dyn `[`Ufs`]`>`: one small, read-only
-//! trait over S3 and what speaks its protocol, Google Cloud Storage, Azure Blob, a local
+//! [`open()`] turns a URI and its options into an `Arc<dyn `[`Ufs`]`>`: one trait over S3 and what speaks its protocol, Google Cloud Storage, Azure Blob, a local
 //! directory, memory, and HTTP(S). Only this package names `object_store` and `reqwest`.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`mod@open`] | [`open()`]: URI and options in, driver with its layers out |
 //! | [`ufs`] | the [`Ufs`] trait, [`read_to_bytes`], [`probe`] |
+//! | [`write`] | what writing needs: conditions, attributes, uploads in parts, abilities |
 //! | [`metadata`] | [`FileKind`], [`Metadata`], [`Entry`] |
 //! | [`error`] | [`UfsError`]: what was being done, to what, why it failed, what to do |
 //! | [`options`] | every option of every scheme, with help text |
@@ -74,6 +74,7 @@ pub mod options;
 mod redact;
 pub mod ufs;
 pub mod uri;
+pub mod write;
 
 pub use context::UfsContext;
 pub use environment::Environment;
@@ -84,3 +85,6 @@ pub use open::open;
 pub use options::{OptionSpec, known_options};
 pub use ufs::{Ufs, probe, read_to_bytes};
 pub use uri::{Scheme, UfsUri};
+pub use write::{
+    Abilities, AttributeChange, Attributes, Condition, PartRules, RenameMode, Unfinished, Upload,
+};

@@ -225,6 +225,16 @@ impl EncodeLabelValue for Op {
             Self::List => "list",
             Self::Read => "read",
             Self::ReadLink => "read_link",
+            Self::Put => "put",
+            Self::Upload => "upload",
+            Self::Copy => "copy",
+            Self::Rename => "rename",
+            Self::Remove => "remove",
+            Self::CreateDir => "create_dir",
+            Self::RemoveDir => "remove_dir",
+            Self::Link => "link",
+            Self::GetAttributes => "get_attributes",
+            Self::SetAttributes => "set_attributes",
         }
         .encode(encoder)
     }

@@ -7,10 +7,13 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use millpond_proto::{ErrorKind, FileVersion};
+use millpond_proto::{ErrorKind, FileVersion, Refusal};
 
 use crate::error::{Op, UfsError};
 use crate::metadata::{Entry, Metadata};
+use crate::write::{
+    Abilities, AttributeChange, Attributes, Condition, RenameMode, UnfinishedStream, Upload,
+};
 
 /// The bytes of one read, in order, in pieces of any size.
 pub type ByteStream = BoxStream<'static, Result<Bytes, UfsError>>;
@@ -21,13 +24,17 @@ pub type EntryStream = BoxStream<'static, Result<Vec<Entry>, UfsError>>;
 /// Decides what to read at the moment when the request goes out; none if nothing any more.
 pub type Choice<'a> = Box<dyn FnOnce() -> Option<Range<u64>> + Send + 'a>;
 
-/// One mount's under-store, read-only.
+/// One mount's under-store.
 ///
 /// Paths are UTF-8, relative to the mount's URI, with single `/` between components and none
 /// at either end; `""` is the root. A path of another form is [`ErrorKind::Invalid`].
 ///
 /// Every call has a deadline and a bounded number of retries; dropping a future or a stream
-/// stops its work.
+/// stops its work. A write that fails with `Timeout` or `Unavailable`, or is dropped, may have
+/// taken place; one that fails otherwise has not.
+///
+/// The calls that change something refuse by themselves: a store that can only be read has
+/// nothing to add. `Refusal`s are told apart by [`UfsError::refusal`].
 #[async_trait]
 pub trait Ufs: Debug + Send + Sync + 'static {
     /// The canonical URI of the root: no trailing slash, no secret.
@@ -93,6 +100,177 @@ pub trait Ufs: Debug + Send + Sync + 'static {
     /// # Errors
     /// `Invalid` if `path` is not a link, `Unsupported` if the store has none.
     async fn read_link(&self, path: &str) -> Result<String, UfsError>;
+
+    /// What this store is able to do beyond reading.
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+
+    /// Makes `data` the whole content of the file at `path`, in one step: a reader finds the
+    /// old file or the new one. Answers what [`stat`](Self::stat) would.
+    ///
+    /// # Errors
+    /// Refused: `IsADirectory`, `Exists` or `Stale` (see [`Condition`]), `NotADirectory` for a
+    /// path below a file, `NameTooLong`, `TooLarge`, `NoSpace`, `Quota`, `ReadOnly`. `NotFound`
+    /// if the store needs a parent directory and there is none. `Denied`, `Unavailable`,
+    /// `Timeout`, `Busy` from the store.
+    async fn put(
+        &self,
+        path: &str,
+        data: Bytes,
+        attributes: &Attributes,
+        condition: &Condition,
+    ) -> Result<Metadata, UfsError> {
+        let _ = (data, attributes, condition);
+        Err(read_only(Op::Put, self.object_uri(path)))
+    }
+
+    /// Begins to write the file at `path` in parts, as [`Abilities::parts`] has them.
+    ///
+    /// # Errors
+    /// Those of [`put`](Self::put).
+    async fn upload(
+        &self,
+        path: &str,
+        attributes: &Attributes,
+    ) -> Result<Box<dyn Upload>, UfsError> {
+        let _ = attributes;
+        Err(read_only(Op::Upload, self.object_uri(path)))
+    }
+
+    /// The uploads below the directory `dir` that were neither completed nor aborted. One that
+    /// a living client is at is among them.
+    fn unfinished_uploads(&self, dir: &str) -> UnfinishedStream {
+        let error = read_only(Op::Upload, self.object_uri(dir));
+        futures::stream::iter([Err(error)]).boxed()
+    }
+
+    /// Removes what an upload has sent. One that is not there is no error.
+    ///
+    /// # Errors
+    /// The kinds of [`put`](Self::put).
+    async fn abort_upload(&self, path: &str, id: &str) -> Result<(), UfsError> {
+        let _ = id;
+        Err(read_only(Op::Upload, self.object_uri(path)))
+    }
+
+    /// Copies the file `from`, with its attributes, to the path `to` within the store: in one
+    /// step, whatever its size, replacing what file is there. Answers what
+    /// [`stat`](Self::stat) of `to` would.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no file `from`; those of [`put`](Self::put).
+    async fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        condition: &Condition,
+    ) -> Result<Metadata, UfsError> {
+        let _ = (to, condition);
+        Err(read_only(Op::Copy, self.object_uri(from)))
+    }
+
+    /// Gives what is at `from` the path `to`. Without [`Abilities::atomic_rename`] a file or
+    /// link is copied and then removed, and a directory is `Unsupported`.
+    ///
+    /// # Errors
+    /// `NotFound` if there is nothing at `from`. Refused: `Exists`, `NotEmpty`, `IsADirectory`,
+    /// `NotADirectory`, and the refusals of [`put`](Self::put). `Invalid` if a directory would
+    /// come to lie below itself; `Unsupported` for an exchange without
+    /// [`Abilities::exchange`].
+    async fn rename(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), UfsError> {
+        let _ = (to, mode);
+        Err(read_only(Op::Rename, self.object_uri(from)))
+    }
+
+    /// Removes the file or link at `path`.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none. Refused: `IsADirectory`, `ReadOnly`. The kinds of
+    /// [`stat`](Self::stat).
+    async fn remove(&self, path: &str) -> Result<(), UfsError> {
+        Err(read_only(Op::Remove, self.object_uri(path)))
+    }
+
+    /// Makes an empty directory at `path`.
+    ///
+    /// # Errors
+    /// Refused: `Exists`, and the refusals of [`put`](Self::put).
+    async fn create_dir(&self, path: &str, attributes: &Attributes) -> Result<(), UfsError> {
+        let _ = attributes;
+        Err(read_only(Op::CreateDir, self.object_uri(path)))
+    }
+
+    /// Removes the empty directory at `path`.
+    ///
+    /// # Errors
+    /// `NotFound`. Refused: `NotEmpty`, `NotADirectory`, `ReadOnly`. The kinds of
+    /// [`stat`](Self::stat).
+    async fn remove_dir(&self, path: &str) -> Result<(), UfsError> {
+        Err(read_only(Op::RemoveDir, self.object_uri(path)))
+    }
+
+    /// Makes a symbolic link at `path` that points to `target`, which is kept as it is.
+    ///
+    /// # Errors
+    /// Refused: `Exists`; `NotPermitted` without [`Abilities::symlinks`]; the refusals of
+    /// [`put`](Self::put).
+    async fn symlink(
+        &self,
+        path: &str,
+        target: &str,
+        attributes: &Attributes,
+    ) -> Result<(), UfsError> {
+        let _ = (target, attributes);
+        Err(read_only(Op::Link, self.object_uri(path)))
+    }
+
+    /// Makes `to` another name of the file at `from`.
+    ///
+    /// # Errors
+    /// `NotFound`. Refused: `Exists`; `NotPermitted` for a directory, and without
+    /// [`Abilities::hard_links`]; the refusals of [`put`](Self::put).
+    async fn hard_link(&self, from: &str, to: &str) -> Result<(), UfsError> {
+        let _ = from;
+        Err(read_only(Op::Link, self.object_uri(to)))
+    }
+
+    /// All attributes of what is at `path`, extended ones included. Those that the store does
+    /// not keep are `None`.
+    ///
+    /// # Errors
+    /// Those of [`stat`](Self::stat).
+    async fn attributes(&self, path: &str) -> Result<Attributes, UfsError> {
+        let metadata = self.stat(path).await?;
+        Ok(Attributes {
+            mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            mtime: metadata.mtime,
+            ..Attributes::default()
+        })
+    }
+
+    /// Changes attributes of what is at `path`, a link itself and not what it points to.
+    /// Answers what [`stat`](Self::stat) would afterwards: the version may be another, the bytes
+    /// are the same.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unsupported` without [`Abilities::attributes`]; `Denied`; refused:
+    /// `NotPermitted` where the system lets only root do it, `TooLarge` for more than the store
+    /// keeps, the refusals of [`put`](Self::put).
+    async fn set_attributes(
+        &self,
+        path: &str,
+        change: &AttributeChange,
+    ) -> Result<Metadata, UfsError> {
+        let _ = change;
+        Err(read_only(Op::SetAttributes, self.object_uri(path)))
+    }
+}
+
+fn read_only(op: Op, uri: String) -> UfsError {
+    UfsError::refused(Refusal::ReadOnly, op, uri, "this store can only be read")
 }
 
 /// [`Ufs::read`] gathered into one contiguous buffer of exactly `range` bytes.

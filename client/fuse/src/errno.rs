@@ -1,7 +1,7 @@
-//! The one table from [`ErrorKind`] to errno.
+//! The one table from [`ErrorKind`] and [`Refusal`] to errno.
 
 use fuser::Errno;
-use millpond_proto::ErrorKind;
+use millpond_proto::{ErrorKind, Refusal};
 
 /// The errno that an application sees for a failure of `kind`.
 ///
@@ -18,6 +18,24 @@ pub const fn errno_of(kind: ErrorKind) -> Errno {
         ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Internal => {
             Errno::EIO
         }
+    }
+}
+
+/// The errno that an application sees for a change that is refused.
+pub const fn errno_of_refusal(refusal: Refusal) -> Errno {
+    match refusal {
+        Refusal::Exists => Errno::EEXIST,
+        Refusal::NotEmpty => Errno::ENOTEMPTY,
+        Refusal::NotADirectory => Errno::ENOTDIR,
+        Refusal::IsADirectory => Errno::EISDIR,
+        Refusal::NameTooLong => Errno::ENAMETOOLONG,
+        Refusal::ReadOnly => Errno::EROFS,
+        Refusal::OtherMount => Errno::EXDEV,
+        Refusal::NoSpace => Errno::ENOSPC,
+        Refusal::Quota => Errno::EDQUOT,
+        Refusal::TooLarge => Errno::EFBIG,
+        Refusal::NotPermitted => Errno::EPERM,
+        Refusal::InUse => Errno::EBUSY,
     }
 }
 
@@ -42,6 +60,28 @@ mod tests {
         assert_eq!(table.map(|(kind, _)| kind), ErrorKind::ALL);
         for (kind, errno) in table {
             assert_eq!(i32::from(errno_of(kind)), errno, "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_the_errno_of_the_table() {
+        let table = [
+            (Refusal::Exists, libc::EEXIST),
+            (Refusal::NotEmpty, libc::ENOTEMPTY),
+            (Refusal::NotADirectory, libc::ENOTDIR),
+            (Refusal::IsADirectory, libc::EISDIR),
+            (Refusal::NameTooLong, libc::ENAMETOOLONG),
+            (Refusal::ReadOnly, libc::EROFS),
+            (Refusal::OtherMount, libc::EXDEV),
+            (Refusal::NoSpace, libc::ENOSPC),
+            (Refusal::Quota, libc::EDQUOT),
+            (Refusal::TooLarge, libc::EFBIG),
+            (Refusal::NotPermitted, libc::EPERM),
+            (Refusal::InUse, libc::EBUSY),
+        ];
+        assert_eq!(table.map(|(refusal, _)| refusal), Refusal::ALL);
+        for (refusal, errno) in table {
+            assert_eq!(i32::from(errno_of_refusal(refusal)), errno, "{refusal}");
         }
     }
 

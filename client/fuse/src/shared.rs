@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, Notifier, ReplyEntry};
 use millpond_client::{Attr, ClientError, Directory, FileHandle, FileSystem, Found};
-use millpond_proto::ErrorKind;
+use millpond_proto::{ErrorKind, Refusal};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::attr::{AttrStyle, file_type};
 use crate::control::Control;
 use crate::dir::DirCursor;
-use crate::errno::errno_of;
+use crate::errno::{errno_of, errno_of_refusal};
 use crate::handles::Handles;
 use crate::held::HeldFiles;
 use crate::inode::{Identity, InodeTable, Replaced};
@@ -258,6 +258,14 @@ const LONGEST_ABSENCE: Duration = Duration::from_secs(1);
 
 /// The errno of a failure that is about to be the application's; logged here, once.
 pub(crate) fn errno_logged(op: &'static str, error: &ClientError) -> Errno {
+    if let Some(refusal) = error.refusal() {
+        if matches!(refusal, Refusal::NoSpace | Refusal::Quota) {
+            tracing::warn!(op, error = %chain(error), "request refused");
+        } else {
+            tracing::debug!(op, %error, "request refused");
+        }
+        return errno_of_refusal(refusal);
+    }
     let kind = error.kind();
     match kind {
         ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Unsupported => {

@@ -163,8 +163,18 @@ impl Way {
     async fn pass(&self, op: Op, uri: impl Fn() -> String) -> Result<Pass, UfsError> {
         let _waits = Waits::begin(&self.metrics);
         let class = match op {
-            Op::Read => Class::Read,
-            Op::Open | Op::Stat | Op::List | Op::ReadLink => Class::Metadata,
+            Op::Read | Op::Put | Op::Upload | Op::Copy => Class::Read,
+            Op::Open
+            | Op::Stat
+            | Op::List
+            | Op::ReadLink
+            | Op::Rename
+            | Op::Remove
+            | Op::CreateDir
+            | Op::RemoveDir
+            | Op::Link
+            | Op::GetAttributes
+            | Op::SetAttributes => Class::Metadata,
         };
         let Some(mut pass) = self.valve.enter(class, self.patience).await else {
             let cause = "too many calls to this store are in flight";
