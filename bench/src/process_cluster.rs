@@ -355,7 +355,7 @@ impl Mount {
         command
             .args(["mount", uri])
             .arg(dir)
-            .args(["--admin", "127.0.0.1:0"])
+            .args(["--read-only", "--admin", "127.0.0.1:0"])
             .args(flags);
         let process = Process::start("standalone mount", command, log, READY)?;
         Ok(Self {
@@ -385,7 +385,7 @@ impl Mount {
             .args(["--coordinator", coordinator])
             .arg("--state-dir")
             .arg(parent.join(format!("{name}.state")))
-            .args(["--admin", "127.0.0.1:0"])
+            .args(["--read-only", "--admin", "127.0.0.1:0"])
             .args(flags);
         let log = parent.join(format!("{name}.log"));
         let process = Process::start(name, command, &log, READY)?;

@@ -37,6 +37,8 @@ pub struct ClientConfig {
     /// Whether blocks of cache nodes on this host are read through their Unix sockets, where
     /// those let this user in.
     pub local_socket: bool,
+    /// Whether every change is refused, before any store is asked.
+    pub read_only: bool,
 }
 
 impl ClientConfig {
@@ -88,6 +90,7 @@ impl Default for ClientConfig {
             readahead: 256 << 20,
             block_size: BlockSize::DEFAULT,
             local_socket: true,
+            read_only: false,
         }
     }
 }

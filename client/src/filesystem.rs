@@ -216,6 +216,12 @@ impl FileSystem {
         self.core.stats()
     }
 
+    /// Whether anything of the namespace can be written, as far as is known: false if all its
+    /// mounts are read-only, or this client is. Opens the stores.
+    pub async fn can_be_written(&self) -> bool {
+        self.core.can_be_written().await
+    }
+
     /// The settings of this client.
     pub fn config(&self) -> &ClientConfig {
         &self.core.config
@@ -305,7 +311,9 @@ impl FileSystem {
         Ok(refreshed)
     }
 
-    /// The changes from now on: those made known here, and those that others make known.
+    /// The changes from now on: those made known here by [`refresh`](Self::refresh) or by
+    /// readers who came upon them, and those that others make known. Not those that are made
+    /// through this client.
     pub fn changes(&self) -> Changes {
         self.core.teller.follow()
     }

@@ -1,4 +1,4 @@
-//! The Millpond client: a read-only filesystem API over a mount table, a tier of cache nodes
+//! The Millpond client: a filesystem API over a mount table, a tier of cache nodes
 //! and the stores behind them. There is no FUSE in it.
 //!
 //! - [`FileSystem`] resolves paths, answers `stat` and `list`, and opens files.
@@ -11,6 +11,7 @@
 //! | `connect` | how a client becomes part of a cluster |
 //! | `core`, `tasks`, `flights`, `budget` | shared state; tasks; single-flight; the memory limit |
 //! | `snapshot`, `namespace` | the view of the moment; which mount holds a path |
+//! | `target`, `changed` | where a change takes place; who hears of it |
 //! | `open`, `prefetch` | opening a file; files fetched before they are opened |
 //! | `lookup`, `listing`, `metadata` | attributes, directories, and their cache |
 //! | `pieces`, `readahead`, `pace` | the planner, the stream detector, the measure of a source: all pure |
@@ -26,6 +27,7 @@
 
 mod attr;
 mod budget;
+mod changed;
 mod config;
 mod connect;
 mod core;
@@ -55,6 +57,7 @@ mod readahead;
 mod snapshot;
 mod sources;
 mod stats;
+mod target;
 mod tasks;
 #[cfg(test)]
 mod tests;

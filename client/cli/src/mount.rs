@@ -34,7 +34,7 @@ pub(crate) use settings::Settings;
 use source::{MountSource, parse_source};
 pub(crate) use umount::{UmountArgs, run_umount};
 
-/// Mount a cluster's namespace, or one store without a cluster, as a read-only directory.
+/// Mount a cluster's namespace, or one store without a cluster, as a directory.
 ///
 /// With a store as SOURCE the mount stands alone: it reads that store directly and caches in
 /// its own memory and, with --cache-dir, on its own disk. With HOST:PORT/PATH it shows that
@@ -105,6 +105,10 @@ pub(crate) struct MountArgs {
     /// /etc/fuse.conf)
     #[arg(long)]
     allow_other: bool,
+    /// Refuse every change (EROFS). Without it what the stores let this mount write is
+    /// written; a mount all of whose stores can only be read is read-only anyway
+    #[arg(long)]
+    read_only: bool,
     /// How long attributes and listings are believed, on mounts that do not say it themselves:
     /// strict (each open and stat asks the store), ttl, immutable (until `fs refresh`)
     /// [default: ttl]
@@ -234,6 +238,11 @@ async fn serve(
     let mut options = plan.mount.clone();
     if options.fs_name.is_empty() {
         options.fs_name = shown_name(fs);
+    }
+    if !options.read_only && !fs.can_be_written().await {
+        tracing::info!("no store of this namespace can be written: mounting read-only");
+        options.read_only = true;
+        options.kernel_opens = plan.opens_if_read_only;
     }
     options.metrics = Some(Arc::new(FuseMetrics::new(&mut registry.lock())));
     let runtime = tokio::runtime::Handle::current();

@@ -21,7 +21,7 @@ use crate::unmount::{Force, UnmountError, detach};
 use crate::whole_dir::MARGIN;
 use crate::{control, invalidation, mountinfo, preflight, session};
 
-/// A [`FileSystem`] mounted at a directory, read-only. Dropping it unmounts (lazily, without
+/// A [`FileSystem`] mounted at a directory. Dropping it unmounts (lazily, without
 /// waiting); [`MountedFs::unmount`] does so in order.
 #[derive(Debug)]
 pub struct MountedFs {
@@ -370,6 +370,12 @@ fn validate(options: &MountOptions) -> Result<(), MountError> {
         return Err(MountError::Setting {
             setting: "threads",
             why: "it must be 1 to 64",
+        });
+    }
+    if options.kernel_opens && !options.read_only {
+        return Err(MountError::Setting {
+            setting: "kernel opens",
+            why: "a mount that can be written has to be asked at each open",
         });
     }
     for (setting, mode) in [

@@ -33,9 +33,13 @@ pub struct MountOptions {
     pub read_ahead_kb: u32,
     /// The kernel opens and closes files by itself, without asking: opening costs what it
     /// costs on a local file system. Each version of a file then has an inode of its own,
-    /// and a file is as fresh at `open` as its name. Off by default: the kernel asks at each
-    /// open, which passing files through to a local tier needs.
+    /// and a file is as fresh at `open` as its name. Only for mounts that are read-only. Off
+    /// by default: the kernel asks at each open, which passing files through to a local tier
+    /// needs.
     pub kernel_opens: bool,
+    /// The mount refuses every change with EROFS, before anybody is asked; on by default. Off,
+    /// the stores decide, and the kernel asks at each open.
+    pub read_only: bool,
     /// The directory of the namespace that is the mount's root, `/` by default.
     pub subtree: String,
     /// The limit of the process's memory that `.millpond/config` shows, if there is one.
@@ -62,6 +66,7 @@ impl Default for MountOptions {
             threads: cpus.clamp(2, 4),
             read_ahead_kb: 4096,
             kernel_opens: false,
+            read_only: true,
             subtree: "/".to_owned(),
             memory_limit: None,
             passthrough: true,

@@ -11,7 +11,11 @@ use crate::options::MountOptions;
 pub fn config(options: &MountOptions) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::RO,
+        if options.read_only {
+            MountOption::RO
+        } else {
+            MountOption::RW
+        },
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::NoAtime,

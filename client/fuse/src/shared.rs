@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) ttl: Duration,
     /// Whether the kernel opens files without asking.
     pub(crate) kernel_opens: bool,
+    /// Whether every change is refused.
+    pub(crate) read_only: bool,
     pub(crate) inodes: Mutex<InodeTable>,
     pub(crate) files: Handles<OpenFile>,
     /// What is read of files that the kernel opened by itself.
@@ -90,6 +92,7 @@ impl Shared {
             fs,
             style: AttrStyle::new(options, SystemTime::now()),
             kernel_opens: options.kernel_opens,
+            read_only: options.read_only,
             inodes: Mutex::new(InodeTable::new(identity).below(&options.subtree)),
             files: Handles::new(),
             held: HeldFiles::new(),

@@ -2,7 +2,7 @@
 //! fstab and for systemd. The program of this name is a link to `millpond`.
 //!
 //! The call is translated into one of `millpond mount --background`, which this process
-//! becomes. Options of mounts in general that a read-only FUSE mount has anyway, or that are
+//! becomes. Options of mounts in general that our mounts have anyway, or that are
 //! for other programs, are passed over; all else must be a flag of `millpond mount`.
 
 use std::ffi::OsString;
@@ -21,8 +21,7 @@ use crate::mounted::source_of;
 const NAMES: [&str; 2] = ["mount.fuse.millpond", "mount.millpond"];
 
 /// What is true of every mount of ours, or for others to read.
-const PASSED_OVER: [&str; 22] = [
-    "ro",
+const PASSED_OVER: [&str; 21] = [
     "rw",
     "defaults",
     "nosuid",
@@ -127,7 +126,8 @@ fn translate(args: impl Iterator<Item = OsString>) -> Result<Call, UsageError> {
         let mut letters = letters.chars();
         while let Some(letter) = letters.next() {
             match letter {
-                'n' | 'v' | 'r' | 'w' => {}
+                'n' | 'v' | 'w' => {}
+                'r' => options.push_str("ro,"),
                 'f' => is_fake = true,
                 's' => is_sloppy = true,
                 'o' | 't' => {
@@ -193,6 +193,9 @@ impl Known {
 
     /// The flags that say the same as `option`.
     fn flags(&self, option: &str) -> Result<Vec<OsString>, UsageError> {
+        if option == "ro" {
+            return Ok(vec!["--read-only".into()]);
+        }
         let passed_over = PASSED_OVER.contains(&option)
             || PASSED_OVER_PREFIXES
                 .iter()
@@ -262,7 +265,10 @@ mod tests {
             "--option=sas=a=b",
         ];
         assert_eq!(flags(options), expected);
-        assert_eq!(flags("state_dir=\"/a,b\",ro"), ["--state-dir=/a,b"]);
+        assert_eq!(
+            flags("state_dir=\"/a,b\",ro"),
+            ["--state-dir=/a,b", "--read-only"]
+        );
     }
 
     #[test]

@@ -42,6 +42,7 @@ struct MountSection {
     dir_mode: String,
     umask: String,
     allow_other: bool,
+    read_only: bool,
     metadata: MetadataMode,
     #[serde(with = "humantime_serde")]
     metadata_ttl: Duration,
@@ -67,6 +68,7 @@ impl Default for MountSection {
             dir_mode: "0755".to_owned(),
             umask: "0".to_owned(),
             allow_other: false,
+            read_only: false,
             metadata: MetadataMode::Ttl,
             metadata_ttl: Duration::from_secs(1),
             read_ahead: Size::mib(4),
@@ -98,6 +100,7 @@ struct MountFlags {
     dir_mode: Option<String>,
     umask: Option<String>,
     allow_other: Option<bool>,
+    read_only: Option<bool>,
     metadata: Option<MetadataMode>,
     metadata_ttl: Option<String>,
     admin: Option<String>,
@@ -111,6 +114,8 @@ pub(super) struct Plan {
     pub(super) mount: MountOptions,
     pub(super) admin: Option<SocketAddr>,
     pub(super) options: BTreeMap<String, String>,
+    /// Whether the kernel opens files without asking, should the mount be read-only.
+    pub(super) opens_if_read_only: bool,
     state_dir: Option<PathBuf>,
 }
 
@@ -145,6 +150,7 @@ impl Settings {
             metadata_mode: mount.metadata,
             metadata_ttl: mount.metadata_ttl,
             local_socket: auto("local-socket", &mount.local_socket)?,
+            read_only: mount.read_only,
             ..ClientConfig::default()
         };
         client
@@ -153,6 +159,8 @@ impl Settings {
         let read_ahead_kb = u32::try_from(mount.read_ahead.bytes() >> 10)
             .map_err(|_| ConfigError::invalid("mount.read_ahead", "it must be below 4TiB"))?;
         let passthrough = auto("passthrough", &mount.passthrough)?;
+        // An open has to say whether the kernel may read from the local tier itself.
+        let opens_if_read_only = mount.cache_dir.is_none() || !passthrough;
         let defaults = MountOptions::default();
         let options = MountOptions {
             uid: mount.uid.unwrap_or(defaults.uid),
@@ -163,8 +171,9 @@ impl Settings {
             allow_other: mount.allow_other,
             memory_limit: Some(mount.memory_limit.bytes()),
             read_ahead_kb,
-            // An open has to say whether the kernel may read from the local tier itself.
-            kernel_opens: mount.cache_dir.is_none() || !passthrough,
+            read_only: mount.read_only,
+            // Where a file can be written the kernel has to ask at each open.
+            kernel_opens: mount.read_only && opens_if_read_only,
             passthrough,
             ..defaults
         };
@@ -173,6 +182,7 @@ impl Settings {
             mount: options,
             admin: admin_address(&mount.admin)?,
             options: mount.options.clone(),
+            opens_if_read_only,
             state_dir: mount.state_dir.clone(),
         })
     }
@@ -246,6 +256,7 @@ impl Flags {
                 dir_mode: args.dir_mode.clone(),
                 umask: args.umask.clone(),
                 allow_other: args.allow_other.then_some(true),
+                read_only: args.read_only.then_some(true),
                 metadata: args.metadata,
                 metadata_ttl: args.metadata_ttl.clone(),
                 admin: args.admin.clone(),
@@ -342,6 +353,7 @@ mod tests {
     fn the_kernel_asks_at_opens_where_files_may_be_passed_through() {
         let kernel_opens = |cache: bool, passthrough: &str| {
             let mut settings = Settings::default();
+            settings.mount.read_only = true;
             settings.mount.cache_dir = cache.then(|| "/cache".into());
             settings.mount.passthrough = passthrough.to_owned();
             settings.plan().map(|plan| plan.mount.kernel_opens)
@@ -349,6 +361,8 @@ mod tests {
         assert!(!kernel_opens(true, "auto").unwrap());
         assert!(kernel_opens(true, "off").unwrap());
         assert!(kernel_opens(false, "auto").unwrap());
+        let plan = Settings::default().plan().unwrap();
+        assert!(!plan.mount.read_only && !plan.mount.kernel_opens);
         let error = kernel_opens(true, "on").unwrap_err().to_string();
         assert!(error.contains("--passthrough"), "{error}");
     }

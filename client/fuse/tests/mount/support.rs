@@ -33,6 +33,11 @@ impl Rig {
         Self::with(uri, BTreeMap::new(), |_| {})
     }
 
+    /// Mounts `uri` such that it can be written.
+    pub(crate) fn writable(uri: &str) -> Option<Self> {
+        Self::with(uri, BTreeMap::new(), |options| options.read_only = false)
+    }
+
     pub(crate) fn with(
         uri: &str,
         ufs_options: BTreeMap<String, String>,
