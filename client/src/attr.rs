@@ -42,6 +42,10 @@ pub struct Attr {
     pub size: u64,
     /// When the content changed last.
     pub mtime: Option<SystemTime>,
+    /// When it was accessed last, where the store has that.
+    pub atime: Option<SystemTime>,
+    /// When its content or attributes changed last, where the store has that.
+    pub ctime: Option<SystemTime>,
     /// Permission bits (the lower 12 of `st_mode`).
     pub mode: Option<u32>,
     /// Owner.
@@ -67,6 +71,8 @@ impl Attr {
             kind: FileKind::Directory,
             size: 0,
             mtime: None,
+            atime: None,
+            ctime: None,
             mode: None,
             uid: None,
             gid: None,
@@ -98,6 +104,8 @@ impl Attr {
             kind: metadata.kind.into(),
             size: metadata.size,
             mtime: metadata.mtime,
+            atime: metadata.atime,
+            ctime: metadata.ctime,
             mode: metadata.mode,
             uid: metadata.uid,
             gid: metadata.gid,

@@ -257,6 +257,8 @@ impl MetadataCache {
             attr.uid = attr.uid.or(old.uid);
             attr.gid = attr.gid.or(old.gid);
             attr.mtime = attr.mtime.or(old.mtime);
+            attr.atime = attr.atime.or(old.atime);
+            attr.ctime = attr.ctime.or(old.ctime);
         }
         attr
     }

@@ -29,6 +29,10 @@ pub struct Metadata {
     pub version: Option<FileVersion>,
     /// Last modification, where the store has one.
     pub mtime: Option<SystemTime>,
+    /// Last access, where the store has one. Nodes do not pass it on.
+    pub atime: Option<SystemTime>,
+    /// Last change of attributes or content, where the store has one. Nodes do not pass it on.
+    pub ctime: Option<SystemTime>,
     /// Permission bits (the low 12), where the store has them.
     pub mode: Option<u32>,
     /// Owner, where the store has one.
@@ -47,6 +51,8 @@ impl Metadata {
             size,
             version,
             mtime,
+            atime: None,
+            ctime: None,
             mode: None,
             uid: None,
             gid: None,
@@ -61,6 +67,8 @@ impl Metadata {
             size: 0,
             version: None,
             mtime: None,
+            atime: None,
+            ctime: None,
             mode: None,
             uid: None,
             gid: None,
@@ -104,6 +112,8 @@ impl From<PathAttr> for Metadata {
             size: attr.size,
             version: attr.version,
             mtime: attr.mtime.and_then(PathAttr::unpack_time),
+            atime: None,
+            ctime: None,
             mode: attr.mode,
             uid: attr.uid,
             gid: attr.gid,

@@ -60,6 +60,8 @@ pub(super) fn metadata(stat: &Stat) -> Option<Metadata> {
         },
         version: (kind == FileKind::File).then(|| version(stat)),
         mtime: Some(time(nanos(stat.st_mtime, stat.st_mtime_nsec))),
+        atime: Some(time(nanos(stat.st_atime, stat.st_atime_nsec))),
+        ctime: Some(time(nanos(stat.st_ctime, stat.st_ctime_nsec))),
         mode: Some(stat.st_mode & 0o7777),
         uid: Some(stat.st_uid),
         gid: Some(stat.st_gid),
