@@ -39,6 +39,11 @@ pub struct ClientConfig {
     pub local_socket: bool,
     /// Whether every change is refused, before any store is asked.
     pub read_only: bool,
+    /// Directory for what is written and not in a store yet; the system's directory for
+    /// temporary files by default.
+    pub staging_dir: Option<PathBuf>,
+    /// The most bytes of all that is in the staging directory.
+    pub staging_size: u64,
 }
 
 impl ClientConfig {
@@ -91,6 +96,8 @@ impl Default for ClientConfig {
             block_size: BlockSize::DEFAULT,
             local_socket: true,
             read_only: false,
+            staging_dir: None,
+            staging_size: 16 << 30,
         }
     }
 }

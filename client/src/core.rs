@@ -27,6 +27,7 @@ use crate::pieces::Layout;
 use crate::prefetch::Prefetch;
 use crate::snapshot::Snapshot;
 use crate::tasks::Tasks;
+use crate::write::{Drafts, Staging};
 
 /// One client: its state and its resources. The logic is in the modules that use it.
 #[derive(Debug)]
@@ -61,6 +62,10 @@ pub(crate) struct Core {
     pub(crate) ufs_repeats: AtomicU64,
     /// What is fetched ahead of opens.
     pub(crate) prefetch: Prefetch,
+    /// What is being written.
+    pub(crate) drafts: Drafts,
+    /// Room for that.
+    pub(crate) staging: Arc<Staging>,
     snapshot: ArcSwap<Snapshot>,
 }
 
@@ -112,6 +117,8 @@ impl Core {
             ufs_requests: AtomicU64::new(0),
             ufs_repeats: AtomicU64::new(0),
             prefetch: Prefetch::default(),
+            drafts: Drafts::default(),
+            staging: Staging::new(config.staging_dir.clone(), config.staging_size),
             snapshot: ArcSwap::from_pointee(parts.snapshot),
             metrics: parts.metrics,
             ufs_context: parts.ufs_context,

@@ -29,6 +29,7 @@ use crate::owner::Refreshed;
 use crate::prefetch::{HintList, Trace};
 use crate::sources::SourceBytes;
 use crate::stats::ClientStats;
+use crate::write::overlay;
 
 /// The namespace of a cluster, or of one UFS. Clones share everything.
 ///
@@ -74,7 +75,6 @@ impl FileSystem {
         Self { core }
     }
 
-    #[cfg(test)]
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -85,17 +85,17 @@ impl FileSystem {
     /// # Errors
     /// `NotFound`; `Invalid` for a path that is not absolute and normalized; the UFS's kind.
     pub async fn stat(&self, path: &str) -> Result<Attr, ClientError> {
-        let attr = self.core.look_up(namespace::normal(path)?).await?;
-        Ok((*attr).clone())
+        let found = self.look_up(path).await?;
+        let absent = || ClientError::NotFound {
+            path: path.to_owned(),
+        };
+        found.attr.map(|attr| (*attr).clone()).ok_or_else(absent)
     }
 
     /// The attributes of `path` if they are known and fresh. Never waits; may be called on
     /// any thread.
     pub fn stat_cached(&self, path: &str) -> Option<Attr> {
-        match self.core.known(namespace::normal(path).ok()?)?.known {
-            Known::Present(attr) => Some((*attr).clone()),
-            Known::Absent => None,
-        }
+        Some((*self.look_up_cached(path)?.attr?).clone())
     }
 
     /// What `path` names, if anything, and for how long that may be believed without asking
@@ -104,30 +104,36 @@ impl FileSystem {
     /// # Errors
     /// As [`FileSystem::stat`], but absence is no error.
     pub async fn look_up(&self, path: &str) -> Result<Found, ClientError> {
-        let believed = self.core.find(namespace::normal(path)?).await?;
-        Ok(found(believed))
+        let path = namespace::normal(path)?;
+        match self.core.drafted(path) {
+            Some(drafted) => Ok(drafted),
+            None => Ok(found(self.core.find(path).await?)),
+        }
     }
 
     /// [`look_up`](Self::look_up) from memory alone: none if the store would have to be
     /// asked. Never waits; may be called on any thread. Allocates nothing.
     pub fn look_up_cached(&self, path: &str) -> Option<Found> {
-        self.core.known(namespace::normal(path).ok()?).map(found)
+        let path = namespace::normal(path).ok()?;
+        let drafted = self.core.drafted(path);
+        drafted.or_else(|| self.core.known(path).map(found))
     }
 
     /// The whole directory `path` if it was listed and is still believed, shared, not copied.
     /// Never waits; may be called on any thread.
     ///
-    /// Directories in which mounts lie, and those too large for the cache, are never there.
+    /// Directories in which mounts lie or files are being written, and those too large for the
+    /// cache, are never there.
     pub fn list_cached(&self, path: &str) -> Option<Arc<Directory>> {
-        self.core.listed(namespace::normal(path).ok()?)
+        let path = namespace::normal(path).ok()?;
+        let drafted = self.core.drafted_in(path);
+        drafted.is_empty().then(|| self.core.listed(path)).flatten()
     }
 
     /// Whether `path` is known, and fresh enough, not to exist. Never waits.
     pub fn is_known_absent(&self, path: &str) -> bool {
-        namespace::normal(path).is_ok_and(|path| {
-            let believed = self.core.known(path);
-            believed.is_some_and(|believed| matches!(believed.known, Known::Absent))
-        })
+        let found = self.look_up_cached(path);
+        found.is_some_and(|found| found.attr.is_none())
     }
 
     /// The directory `path`, page by page: first the names that exist because of mounts at or
@@ -145,13 +151,19 @@ impl FileSystem {
     /// is asked once; it is asked for a page only when somebody wants that page.
     pub fn pages(&self, path: &str) -> BoxStream<'static, Result<Page, ClientError>> {
         match namespace::normal(path) {
-            Ok(path) => listing::list(Arc::clone(&self.core), path.to_owned()),
+            Ok(path) => {
+                let drafted = self.core.drafted_in(path);
+                overlay::over(
+                    listing::list(Arc::clone(&self.core), path.to_owned()),
+                    drafted,
+                )
+            }
             Err(error) => stream::iter([Err(error)]).boxed(),
         }
     }
 
-    /// Opens the file `path` in its present version (as of the metadata TTL). Does not follow
-    /// links.
+    /// Opens the file `path` in the version that the store has (as of the metadata TTL). What is
+    /// being written of it here is read through [`draft`](Self::draft). Does not follow links.
     ///
     /// # Errors
     /// As [`FileSystem::stat`]; `Invalid` if it is no file.

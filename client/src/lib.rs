@@ -16,6 +16,7 @@
 //! | `lookup`, `listing`, `metadata` | attributes, directories, and their cache |
 //! | `pieces`, `readahead`, `pace` | the planner, the stream detector, the measure of a source: all pure |
 //! | `fetch`, `peers` | each byte is fetched once; the race of the sources |
+//! | `write` | files that are being written |
 //! | `memory`, `disk` | the local tiers |
 //! | `location`, `sources`, `metrics`, `stats` | where blocks are; where bytes came from; counters |
 //!
@@ -61,6 +62,7 @@ mod target;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use attr::{Attr, DirEntry, FileKind, StatFs};
 pub use config::ClientConfig;
@@ -79,3 +81,4 @@ pub use owner::Refreshed;
 pub use prefetch::{HintList, PrefetchProgress, Trace};
 pub use sources::SourceBytes;
 pub use stats::ClientStats;
+pub use write::{Draft, Writer};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use millpond_proto::Trust;
+use millpond_proto::{MetadataMode, Trust};
 
 use crate::attr::{Attr, DirEntry};
 use crate::core::Core;
@@ -45,6 +45,33 @@ impl Page {
     /// How long its entries are still believed at `now`: what the kernel may be told of them.
     pub fn valid(&self, now: Instant) -> Duration {
         remaining(self.asked_at, self.trust.presence(), now)
+    }
+
+    /// Entries that nobody may believe for any time.
+    pub(crate) fn unbelieved(entries: impl Iterator<Item = DirEntry>) -> Self {
+        Self {
+            entries: entries.collect(),
+            asked_at: Instant::now(),
+            trust: Trust {
+                mode: MetadataMode::Strict,
+                ttl: Duration::ZERO,
+            },
+        }
+    }
+
+    /// This page, with other entries in place of those for which there is another.
+    pub(crate) fn replaced(self, mut other: impl FnMut(&DirEntry) -> Option<DirEntry>) -> Self {
+        let others: Vec<_> = self.entries.iter().map(&mut other).collect();
+        if others.iter().all(Option::is_none) {
+            return self;
+        }
+        let own = self.entries.iter();
+        Self::unbelieved(
+            others
+                .into_iter()
+                .zip(own)
+                .map(|(other, own)| other.unwrap_or_else(|| own.clone())),
+        )
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use millpond_proto::MountId;
+use millpond_ufs::Ufs;
+
 use crate::attr::{Attr, FileKind};
 use crate::core::Core;
 use crate::error::ClientError;
 use crate::fetch::OpenFile;
 use crate::namespace::Place;
+use crate::target::Target;
 
 impl Core {
     /// All that is needed to read the normalized `path` in its present version.
@@ -18,31 +22,54 @@ impl Core {
         path: &str,
     ) -> Result<(OpenFile, Arc<Attr>), ClientError> {
         let attr = self.look_up(path).await?;
-        let not_a_file = || ClientError::NotAFile {
-            path: path.to_owned(),
-        };
-        if attr.kind != FileKind::File {
-            return Err(not_a_file());
-        }
-        let (Some(version), Some(id)) = (attr.version.clone(), attr.file_id) else {
-            return Err(not_a_file());
-        };
         let snapshot = self.snapshot();
         let place = Place::of(&snapshot.view().mounts, path);
-        let (mount, below) = place.mount.ok_or_else(|| ClientError::NotFound {
-            path: path.to_owned(),
-        })?;
-        let pace = snapshot.store(mount).map(|store| Arc::clone(&store.pace));
-        let file = OpenFile {
+        let (mount, below) = place.mount.ok_or_else(|| not_a_file(path))?;
+        let ufs = self.open_store(&snapshot, mount).await?;
+        let file = self.file_at(path, mount, below, ufs, &attr)?;
+        Ok((file, attr))
+    }
+
+    /// All that is needed to read the file at `target` in the version that `attr` tells.
+    ///
+    /// # Errors
+    /// `Invalid` if it is no file, or `attr` does not tell its version.
+    pub(crate) fn file_of(&self, target: &Target, attr: &Attr) -> Result<OpenFile, ClientError> {
+        let (below, ufs) = (target.below.clone(), Arc::clone(&target.ufs));
+        self.file_at(&target.path, target.mount, below, ufs, attr)
+    }
+
+    fn file_at(
+        &self,
+        path: &str,
+        mount: MountId,
+        below: String,
+        ufs: Arc<dyn Ufs>,
+        attr: &Attr,
+    ) -> Result<OpenFile, ClientError> {
+        let (Some(version), Some(id)) = (attr.version.clone(), attr.file_id) else {
+            return Err(not_a_file(path));
+        };
+        if attr.kind != FileKind::File {
+            return Err(not_a_file(path));
+        }
+        let store = self.snapshot().store(mount);
+        let pace = store.map(|store| Arc::clone(&store.pace));
+        Ok(OpenFile {
             path: path.to_owned(),
             pace: pace.unwrap_or_default(),
-            ufs: self.open_store(&snapshot, mount).await?,
+            ufs,
             size: attr.size,
             below,
             mount,
             version,
             id,
-        };
-        Ok((file, attr))
+        })
+    }
+}
+
+fn not_a_file(path: &str) -> ClientError {
+    ClientError::NotAFile {
+        path: path.to_owned(),
     }
 }
