@@ -16,6 +16,7 @@ use crate::error::{Op, UfsError};
 /// |---|---|---|
 /// | `millpond_ufs_requests_total` | `op`, `outcome` | calls; of a listing, pages; of a read, whole streams |
 /// | `millpond_ufs_read_bytes_total` | | bytes that reads handed out |
+/// | `millpond_ufs_written_bytes_total` | | bytes that writes sent to the end |
 /// | `millpond_ufs_request_duration_seconds` | `op` | from call to last byte, waiting for a slot included |
 /// | `millpond_ufs_hidden_names_total` | | names in listings that cannot be shown as files |
 /// | `millpond_ufs_in_flight_requests` | | requests that are at a store |
@@ -27,6 +28,7 @@ use crate::error::{Op, UfsError};
 pub struct UfsMetrics {
     requests: Family<RequestLabels, Counter>,
     read_bytes: Counter,
+    written_bytes: Counter,
     durations: Family<OpLabel, Histogram, fn() -> Histogram>,
     hidden_names: Counter,
     in_flight: Gauge,
@@ -62,6 +64,7 @@ impl UfsMetrics {
         let metrics = Self {
             requests: Family::default(),
             read_bytes: Counter::default(),
+            written_bytes: Counter::default(),
             durations: Family::new_with_constructor(new_histogram),
             hidden_names: Counter::default(),
             in_flight: Gauge::default(),
@@ -79,6 +82,11 @@ impl UfsMetrics {
             "millpond_ufs_read_bytes",
             "Bytes that reads from the under-store handed out",
             metrics.read_bytes.clone(),
+        );
+        registry.register(
+            "millpond_ufs_written_bytes",
+            "Bytes that writes to the under-store sent",
+            metrics.written_bytes.clone(),
         );
         registry.register(
             "millpond_ufs_request_duration_seconds",
@@ -125,6 +133,11 @@ impl UfsMetrics {
     /// Bytes that reads handed out so far, over all mounts of the process.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes.get()
+    }
+
+    /// Bytes that writes sent so far, over all mounts of the process.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.get()
     }
 
     /// Calls of `op` that ended well so far, over all mounts of the process.
@@ -201,6 +214,10 @@ impl UfsMetrics {
 
     pub(crate) fn add_read_bytes(&self, bytes: u64) {
         self.read_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn add_written_bytes(&self, bytes: u64) {
+        self.written_bytes.inc_by(bytes);
     }
 
     pub(crate) fn add_hidden_names(&self, names: u64) {

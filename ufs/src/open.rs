@@ -8,7 +8,7 @@ use millpond_proto::ErrorKind;
 use crate::context::UfsContext;
 use crate::error::{Op, UfsError};
 use crate::http::HttpUfs;
-use crate::layer::{Deadline, Limited, Metered, Rates, Shape, Shaped, Valve};
+use crate::layer::{Deadline, Limited, Metered, Rates, ReadOnly, Shape, Shaped, Valve};
 use crate::local::LocalUfs;
 use crate::memory::MemoryStore;
 use crate::object::{self, ObjectUfs};
@@ -50,6 +50,8 @@ pub async fn open(
     let metrics = Arc::clone(&context.metrics);
     let valve = Valve::new(concurrency as u32, &context.in_flight, Arc::clone(&metrics));
 
+    let read_only = options.flag("read_only", false)?;
+
     let driver: Arc<dyn Ufs> = match parsed.scheme() {
         Scheme::File => Arc::new(LocalUfs::open(&parsed).await?),
         Scheme::Memory => Arc::new(ObjectUfs::new(
@@ -63,6 +65,10 @@ pub async fn open(
         Scheme::S3 | Scheme::Gcs | Scheme::Azure => {
             object::open(&parsed, &options, patience, &context, &valve)?
         }
+    };
+    let driver = match read_only {
+        true => Arc::new(ReadOnly::new(driver)),
+        false => driver,
     };
     let driver = match shape {
         Some(shape) => Arc::new(Shaped::new(driver, shape)),

@@ -28,7 +28,7 @@ pub struct OptionSpec {
 ///
 /// | scheme | options |
 /// |---|---|
-/// | all | `timeout`, `concurrency`, `ufs_bandwidth`, `ufs_requests`, `metadata`, `metadata_ttl`, `cache_profile`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
+/// | all | `timeout`, `concurrency`, `ufs_bandwidth`, `ufs_requests`, `read_only`, `metadata`, `metadata_ttl`, `cache_profile`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
 /// | all over the network | `max_retries`, `connect_timeout`, `allow_http` |
 /// | S3, GCS, Azure, memory | `page_size` |
 /// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
@@ -301,12 +301,18 @@ const COMMON: &[OptionSpec] = &[
     plain(
         "ufs_bandwidth",
         "unlimited",
-        "Bytes per second that each process may read from the store, such as 1GB/s.",
+        "Bytes per second that each process may read from the store and write to it, such as \
+         1GB/s.",
     ),
     plain(
         "ufs_requests",
         "unlimited",
         "Requests per second that each process may send to the store.",
+    ),
+    plain(
+        "read_only",
+        "false",
+        "Whether every change is refused, whatever the credentials allow.",
     ),
     plain(
         "metadata",

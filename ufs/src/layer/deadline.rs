@@ -4,19 +4,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use millpond_proto::{ErrorKind, FileVersion};
 
+use super::{Ask, Layer, Work};
 use crate::error::{Op, UfsError};
-use crate::metadata::Metadata;
-use crate::ufs::{ByteStream, EntryStream, Ufs};
+use crate::ufs::{ByteStream, Ufs};
 
-/// Ends with `Timeout` what takes longer than the limit: a whole `stat` or `read_link`, each
-/// page of a listing, the first bytes of a read, and each pause between its pieces. A long
-/// read that keeps moving is never cut.
-#[derive(Debug)]
+/// Ends with `Timeout` what takes longer than the limit: a whole question or change of a name,
+/// each page of a listing, the first bytes of a read, and each pause between its pieces. A long
+/// read that keeps moving is never cut. What sends bytes has a second more for each MiB, and
+/// what lets the store itself move bytes, which nobody sees moving, [`MOVING`] times the limit.
+#[derive(Debug, Clone)]
 pub(crate) struct Deadline {
     inner: Arc<dyn Ufs>,
     limit: Duration,
@@ -27,53 +27,53 @@ impl Deadline {
         Self { inner, limit }
     }
 
-    async fn within<T>(
-        &self,
-        op: Op,
-        path: &str,
-        call: impl Future<Output = Result<T, UfsError>>,
-    ) -> Result<T, UfsError> {
-        match tokio::time::timeout(self.limit, call).await {
-            Ok(result) => result,
-            Err(_) => Err(late(op, self.inner.object_uri(path), self.limit)),
+    fn limit(&self, work: Work) -> Duration {
+        match work {
+            Work::Little => self.limit,
+            Work::Sends(bytes) => self.limit + Duration::from_secs(bytes / SLOWEST),
+            Work::Moves => self.limit * MOVING,
         }
     }
 }
 
-#[async_trait]
-impl Ufs for Deadline {
-    fn uri(&self) -> &str {
-        self.inner.uri()
+impl Layer for Deadline {
+    fn inner(&self) -> &Arc<dyn Ufs> {
+        &self.inner
     }
 
-    fn object_uri(&self, path: &str) -> String {
-        self.inner.object_uri(path)
+    async fn around<T: Send>(
+        &self,
+        ask: Ask<'_>,
+        call: impl Future<Output = Result<T, UfsError>> + Send,
+    ) -> Result<T, UfsError> {
+        let limit = self.limit(ask.work);
+        match tokio::time::timeout(limit, call).await {
+            Ok(result) => result,
+            Err(_) => Err(late(ask.op, self.inner.object_uri(ask.path), limit)),
+        }
     }
 
-    async fn stat(&self, path: &str) -> Result<Metadata, UfsError> {
-        self.within(Op::Stat, path, self.inner.stat(path)).await
+    fn pages<T: Send + 'static>(
+        &self,
+        op: Op,
+        dir: &str,
+        pages: BoxStream<'static, Result<T, UfsError>>,
+    ) -> BoxStream<'static, Result<T, UfsError>> {
+        guard(pages, op, self.inner.object_uri(dir), self.limit)
     }
 
-    fn list(&self, dir: &str) -> EntryStream {
-        let uri = self.inner.object_uri(dir);
-        guard(self.inner.list(dir), Op::List, uri, self.limit)
-    }
-
-    async fn read(
+    async fn read_through(
         &self,
         path: &str,
         version: &FileVersion,
         range: Range<u64>,
     ) -> Result<ByteStream, UfsError> {
-        let call = self.inner.read(path, version, range);
-        let stream = self.within(Op::Read, path, call).await?;
+        let ask = Ask::new(Op::Read, path, Work::Little);
+        let stream = self
+            .around(ask, self.inner.read(path, version, range))
+            .await?;
         let uri = self.inner.object_uri(path);
         Ok(guard(stream, Op::Read, uri, self.limit))
-    }
-
-    async fn read_link(&self, path: &str) -> Result<String, UfsError> {
-        self.within(Op::ReadLink, path, self.inner.read_link(path))
-            .await
     }
 }
 
@@ -106,6 +106,12 @@ fn late(op: Op, uri: String, tried: Duration) -> UfsError {
     .with_hint("check that the store is up, or raise the option timeout")
 }
 
+/// Bytes per second that a store takes at the least while it is sent some.
+const SLOWEST: u64 = 1 << 20;
+
+/// With the default limit of 10 s this is an hour: 5 TiB at 1.5 GB/s.
+const MOVING: u32 = 360;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +137,14 @@ mod tests {
                 .kind(),
         ];
         assert_eq!(kinds, [ErrorKind::Timeout; 4]);
+    }
+
+    #[test]
+    fn what_moves_bytes_has_the_time_for_them() {
+        let ufs = Deadline::new(Arc::new(Stuck), Duration::from_secs(10));
+        assert_eq!(ufs.limit(Work::Little).as_secs(), 10);
+        assert_eq!(ufs.limit(Work::Sends(100)).as_secs(), 10);
+        assert_eq!(ufs.limit(Work::Sends(64 << 20)).as_secs(), 74);
+        assert_eq!(ufs.limit(Work::Moves).as_secs(), 3600);
     }
 }

@@ -17,15 +17,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use millpond_proto::{ErrorKind, FileVersion};
 use tokio::time::{Instant, timeout};
 
+use super::{Ask, Layer, Work};
 use crate::error::{Op, UfsError};
-use crate::metadata::Metadata;
 use crate::metrics::UfsMetrics;
-use crate::ufs::{ByteStream, Choice, EntryStream, Ufs};
+use crate::ufs::{ByteStream, Choice, Ufs};
 
 use budget::{Budget, Budgets, Taken, Turn};
 use gate::Class;
@@ -38,7 +38,7 @@ pub(crate) use valve::Valve;
 /// Lets as many calls through as its [`Valve`] has slots, at the [`Rates`] of the mount; the
 /// rest wait, and get `Busy` when they have waited too long. A read counts until its stream
 /// ends or is dropped, a listing only while a page is being fetched.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limited {
     inner: Arc<dyn Ufs>,
     way: Arc<Way>,
@@ -82,57 +82,78 @@ impl Limited {
     }
 }
 
-#[async_trait]
-impl Ufs for Limited {
-    fn uri(&self) -> &str {
-        self.inner.uri()
+impl Layer for Limited {
+    fn inner(&self) -> &Arc<dyn Ufs> {
+        &self.inner
     }
 
-    fn object_uri(&self, path: &str) -> String {
-        self.inner.object_uri(path)
-    }
-
-    async fn stat(&self, path: &str) -> Result<Metadata, UfsError> {
-        let pass = self.pass(Op::Stat, path).await?;
-        let result = self.inner.stat(path).await;
-        pass.ended(&result);
+    async fn around<T: Send>(
+        &self,
+        ask: Ask<'_>,
+        call: impl Future<Output = Result<T, UfsError>> + Send,
+    ) -> Result<T, UfsError> {
+        let mut pass = self.pass(ask.op, ask.path).await?;
+        let sent = match ask.work {
+            Work::Sends(bytes) => {
+                let uri = || self.inner.object_uri(ask.path);
+                if let Some(turn) = self.way.turn(ask.op, uri).await? {
+                    turn.take(bytes).used(bytes);
+                }
+                pass.sends();
+                bytes
+            }
+            Work::Little | Work::Moves => 0,
+        };
+        let result = call.await;
+        if result.is_ok() {
+            pass.came(sent);
+        }
+        match ask.work {
+            // How long it takes says nothing of how busy the store is.
+            Work::Moves if result.is_ok() => {}
+            _ => pass.ended(&result),
+        }
         result
     }
 
-    fn list(&self, dir: &str) -> EntryStream {
-        let way = Arc::clone(&self.way);
-        let state = (self.inner.list(dir), way, self.inner.object_uri(dir));
-        futures::stream::try_unfold(state, move |(mut stream, way, uri)| async move {
-            let pass = way.pass(Op::List, || uri.clone()).await?;
-            let page = stream.next().await.transpose();
+    fn pages<T: Send + 'static>(
+        &self,
+        op: Op,
+        dir: &str,
+        pages: BoxStream<'static, Result<T, UfsError>>,
+    ) -> BoxStream<'static, Result<T, UfsError>> {
+        let state = (pages, Arc::clone(&self.way), self.inner.object_uri(dir));
+        futures::stream::try_unfold(state, move |(mut pages, way, uri)| async move {
+            let pass = way.pass(op, || uri.clone()).await?;
+            let page = pages.next().await.transpose();
             pass.ended(&page);
-            Ok(page?.map(|page| (page, (stream, way, uri))))
+            Ok(page?.map(|page| (page, (pages, way, uri))))
         })
         .boxed()
     }
 
-    async fn read(
+    async fn read_through(
         &self,
         path: &str,
         version: &FileVersion,
         range: Range<u64>,
     ) -> Result<ByteStream, UfsError> {
         let all = range.clone();
-        let chosen = self.read_chosen(path, version, Box::new(|| Some(all)));
+        let chosen = self.read_chosen_through(path, version, Box::new(|| Some(all)));
         match chosen.await? {
             Some((_, stream)) => Ok(stream),
             None => Ok(futures::stream::empty().boxed()),
         }
     }
 
-    async fn read_chosen(
+    async fn read_chosen_through(
         &self,
         path: &str,
         version: &FileVersion,
         choose: Choice<'_>,
     ) -> Result<Option<(Range<u64>, ByteStream)>, UfsError> {
         let mut pass = self.pass(Op::Read, path).await?;
-        let turn = self.way.turn(|| self.inner.object_uri(path)).await?;
+        let turn = self.way.turn(Op::Read, || self.inner.object_uri(path)).await?;
         let Some(range) = choose() else {
             return Ok(None);
         };
@@ -148,13 +169,6 @@ impl Ufs for Limited {
             taken,
         };
         Ok(Some((range, under_way.stream())))
-    }
-
-    async fn read_link(&self, path: &str) -> Result<String, UfsError> {
-        let pass = self.pass(Op::ReadLink, path).await?;
-        let result = self.inner.read_link(path).await;
-        pass.ended(&result);
-        result
     }
 }
 
@@ -198,14 +212,14 @@ impl Way {
     }
 
     /// Waits for the budget of bytes, if there is one.
-    async fn turn(&self, uri: impl Fn() -> String) -> Result<Option<Turn>, UfsError> {
+    async fn turn(&self, op: Op, uri: impl Fn() -> String) -> Result<Option<Turn>, UfsError> {
         let Some(bytes) = &self.budgets.bytes else {
             return Ok(None);
         };
         let _waits = Waits::begin(&self.metrics);
         let cause = "the mount's budget of bytes is used up";
         let turn = timeout(self.patience, bytes.turn()).await;
-        let turn = turn.map_err(|_| self.busy(Op::Read, uri(), cause, "ufs_bandwidth"))?;
+        let turn = turn.map_err(|_| self.busy(op, uri(), cause, "ufs_bandwidth"))?;
         Ok(Some(turn))
     }
 

@@ -4,17 +4,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use async_trait::async_trait;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use millpond_proto::FileVersion;
 
+use super::{Ask, Layer, Work};
 use crate::error::{Op, UfsError};
-use crate::metadata::Metadata;
 use crate::metrics::{Outcome, UfsMetrics};
-use crate::ufs::{ByteStream, Choice, EntryStream, Ufs};
+use crate::ufs::{ByteStream, Choice, Ufs};
 
-/// Counts calls by outcome, times them, and counts the bytes that reads hand out.
-#[derive(Debug)]
+/// Counts calls by outcome, times them, and counts the bytes that reads hand out and that
+/// writes send.
+#[derive(Debug, Clone)]
 pub(crate) struct Metered {
     inner: Arc<dyn Ufs>,
     metrics: Arc<UfsMetrics>,
@@ -30,35 +31,43 @@ impl Metered {
     }
 }
 
-#[async_trait]
-impl Ufs for Metered {
-    fn uri(&self) -> &str {
-        self.inner.uri()
+impl Layer for Metered {
+    fn inner(&self) -> &Arc<dyn Ufs> {
+        &self.inner
     }
 
-    fn object_uri(&self, path: &str) -> String {
-        self.inner.object_uri(path)
+    async fn around<T: Send>(
+        &self,
+        ask: Ask<'_>,
+        call: impl Future<Output = Result<T, UfsError>> + Send,
+    ) -> Result<T, UfsError> {
+        let counted = self.start(ask.op);
+        let result = counted.end(call.await);
+        if let (Work::Sends(bytes), Ok(_)) = (ask.work, &result) {
+            self.metrics.add_written_bytes(bytes);
+        }
+        result
     }
 
-    async fn stat(&self, path: &str) -> Result<Metadata, UfsError> {
-        let call = self.start(Op::Stat);
-        call.end(self.inner.stat(path).await)
-    }
-
-    fn list(&self, dir: &str) -> EntryStream {
-        let state = (self.inner.list(dir), Arc::clone(&self.metrics));
-        futures::stream::unfold(state, |(mut stream, metrics)| async move {
-            let mut call = Call::start(Arc::clone(&metrics), Op::List);
-            let Some(page) = stream.next().await else {
+    fn pages<T: Send + 'static>(
+        &self,
+        op: Op,
+        _: &str,
+        pages: BoxStream<'static, Result<T, UfsError>>,
+    ) -> BoxStream<'static, Result<T, UfsError>> {
+        let state = (pages, Arc::clone(&self.metrics));
+        futures::stream::unfold(state, move |(mut pages, metrics)| async move {
+            let mut call = Call::start(Arc::clone(&metrics), op);
+            let Some(page) = pages.next().await else {
                 call.forget();
                 return None;
             };
-            Some((call.end(page), (stream, metrics)))
+            Some((call.end(page), (pages, metrics)))
         })
         .boxed()
     }
 
-    async fn read(
+    async fn read_through(
         &self,
         path: &str,
         version: &FileVersion,
@@ -72,7 +81,7 @@ impl Ufs for Metered {
         }
     }
 
-    async fn read_chosen(
+    async fn read_chosen_through(
         &self,
         path: &str,
         version: &FileVersion,
@@ -99,11 +108,6 @@ impl Ufs for Metered {
             (chosen, Some(call)) => call.end(chosen),
             (chosen, None) => chosen,
         }
-    }
-
-    async fn read_link(&self, path: &str) -> Result<String, UfsError> {
-        let call = self.start(Op::ReadLink);
-        call.end(self.inner.read_link(path).await)
     }
 }
 

@@ -24,6 +24,9 @@
 //!   remained of a real store's errors after them. Such an answer takes as long as another.
 //! - Its first byte comes after the latency that was drawn for it, or when the wrapped store
 //!   has it, whichever is later.
+//! - Every other call is one request too, whatever it does at the wrapped store; an upload, and
+//!   each part of it, are one each. The bytes of a write go first, as slowly as those of a read
+//!   come.
 //! - The bytes of a read follow at the bandwidth of a stream, or later if all streams together
 //!   have used up the total. They are handed out in small pieces, and never changed.
 //!
@@ -41,15 +44,15 @@ mod store;
 use std::ops::Range;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use millpond_proto::{ErrorKind, FileVersion};
 use tokio::time::Instant;
 
+use super::{Ask, Layer, Work};
 use crate::error::{Op, UfsError};
-use crate::metadata::Metadata;
-use crate::ufs::{ByteStream, EntryStream, Ufs};
+use crate::ufs::{ByteStream, Ufs};
 
 use draw::Fate;
 use pace::Pacer;
@@ -58,7 +61,7 @@ use store::{Request, Store};
 pub(crate) use figures::Shape;
 
 /// A store in the shape of another.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Shaped {
     inner: Arc<dyn Ufs>,
     store: Arc<Store>,
@@ -70,6 +73,18 @@ impl Shaped {
     pub(crate) fn new(inner: Arc<dyn Ufs>, shape: Shape) -> Self {
         let store = Store::shared(&inner.object_uri(""), shape);
         Self { inner, store }
+    }
+
+    /// Waits until so many bytes are through to the store.
+    async fn send(&self, bytes: u64) {
+        let mut own = self.store.shape().stream_bandwidth.map(Pacer::new);
+        let piece = self.store.piece() as u64;
+        let mut left = bytes;
+        while left > 0 {
+            let len = left.min(piece);
+            until(self.store.transmit(Instant::now(), len, own.as_mut())).await;
+            left -= len;
+        }
     }
 
     /// One request: what `call` gives, at the earliest when the store would have answered.
@@ -89,24 +104,31 @@ impl Shaped {
     }
 }
 
-#[async_trait]
-impl Ufs for Shaped {
-    fn uri(&self) -> &str {
-        self.inner.uri()
+impl Layer for Shaped {
+    fn inner(&self) -> &Arc<dyn Ufs> {
+        &self.inner
     }
 
-    fn object_uri(&self, path: &str) -> String {
-        self.inner.object_uri(path)
+    async fn around<T: Send>(
+        &self,
+        ask: Ask<'_>,
+        call: impl Future<Output = Result<T, UfsError>> + Send,
+    ) -> Result<T, UfsError> {
+        if let Work::Sends(bytes) = ask.work {
+            self.send(bytes).await;
+        }
+        self.request(ask.op, ask.path, call).await
     }
 
-    async fn stat(&self, path: &str) -> Result<Metadata, UfsError> {
-        self.request(Op::Stat, path, self.inner.stat(path)).await
-    }
-
-    fn list(&self, dir: &str) -> EntryStream {
+    fn pages<T: Send + 'static>(
+        &self,
+        op: Op,
+        dir: &str,
+        pages: BoxStream<'static, Result<T, UfsError>>,
+    ) -> BoxStream<'static, Result<T, UfsError>> {
         let uri = self.inner.object_uri(dir);
-        let state = (self.inner.list(dir), Arc::clone(&self.store), uri);
-        futures::stream::try_unfold(state, |(mut pages, store, uri)| async move {
+        let state = (pages, Arc::clone(&self.store), uri);
+        futures::stream::try_unfold(state, move |(mut pages, store, uri)| async move {
             let asked = Instant::now();
             // The end of a listing is no request, and is only known once it is there.
             let Some(page) = pages.next().await else {
@@ -115,14 +137,14 @@ impl Ufs for Shaped {
             let request = store.request(asked);
             until(request.answer_at).await;
             if request.fate != Fate::Served {
-                return Err(refusal(request, Op::List, uri));
+                return Err(refusal(request, op, uri));
             }
             Ok(Some((page?, (pages, store, uri))))
         })
         .boxed()
     }
 
-    async fn read(
+    async fn read_through(
         &self,
         path: &str,
         version: &FileVersion,
@@ -134,11 +156,6 @@ impl Ufs for Shaped {
         }
         let stream = self.request(Op::Read, path, call).await?;
         Ok(paced(stream, Arc::clone(&self.store)))
-    }
-
-    async fn read_link(&self, path: &str) -> Result<String, UfsError> {
-        let call = self.inner.read_link(path);
-        self.request(Op::ReadLink, path, call).await
     }
 }
 

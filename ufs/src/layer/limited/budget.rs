@@ -11,7 +11,7 @@ use super::bucket::Bucket;
 /// The options `ufs_bandwidth` and `ufs_requests` of a mount; none is without a limit.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rates {
-    /// Bytes per second of all reads together, above 0.
+    /// Bytes per second of all reads and writes together, above 0.
     pub(crate) bytes: Option<u64>,
     /// Requests per second, above 0.
     pub(crate) requests: Option<u32>,

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::context::{InFlight, UfsContext};
 use crate::memory::MemoryStore;
+use crate::metadata::Metadata;
+use crate::ufs::EntryStream;
 
 /// A store that never answers.
 #[derive(Debug)]
