@@ -1,6 +1,8 @@
 //! A store in the memory of this process, with the semantics of an object store: for tests
 //! and for trying things out.
 
+mod upload;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, Range};
 use std::sync::{Arc, LazyLock};
@@ -9,12 +11,14 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use millpond_proto::{ErrorKind, FileVersion};
+use millpond_proto::{ErrorKind, FileVersion, Refusal};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Op, UfsError};
-use crate::object::{Backend, ObjectMeta, RawPage};
+use crate::memory::upload::{MemoryUpload, Pending};
+use crate::object::{Backend, Extra, ObjectMeta, RawPage, RawUploads};
 use crate::ufs::ByteStream;
+use crate::write::{Abilities, Condition, PartRules, Upload};
 
 /// One store: keys and their bytes. `memory:///name` shows the store of that name, which
 /// every opener in the process shares and which lives as long as the process.
@@ -30,12 +34,14 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Objects {
     by_key: BTreeMap<String, Object>,
+    uploads: BTreeMap<String, Pending>,
     puts: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Object {
     data: Bytes,
+    extra: Extra,
     e_tag: Arc<str>,
     mtime: SystemTime,
 }
@@ -56,17 +62,18 @@ impl MemoryStore {
     /// Puts `data` at `key`, replacing what was there, and returns the new version.
     pub fn put(&self, key: &str, data: impl Into<Bytes>) -> FileVersion {
         let mut objects = self.objects.write();
-        objects.puts += 1;
-        let e_tag: Arc<str> = format!("\"{}-{}\"", *PROCESS, objects.puts).into();
-        objects.by_key.insert(
-            key.to_owned(),
-            Object {
-                data: data.into(),
-                e_tag: Arc::clone(&e_tag),
-                mtime: SystemTime::now(),
-            },
-        );
+        let e_tag = objects.insert(key, data.into(), Extra::default()).e_tag;
         FileVersion::ETag(e_tag)
+    }
+
+    /// The bytes of the object at `key`.
+    pub fn get(&self, key: &str) -> Option<Bytes> {
+        self.object(key).map(|object| object.data)
+    }
+
+    /// All keys, in order.
+    pub fn keys(&self) -> Vec<String> {
+        self.objects.read().by_key.keys().cloned().collect()
     }
 
     /// Deletes the object at `key`; whether there was one.
@@ -134,12 +141,56 @@ fn after(item: &str) -> Bound<String> {
     }
 }
 
+impl Objects {
+    fn insert(&mut self, key: &str, data: Bytes, extra: Extra) -> Object {
+        self.puts += 1;
+        let object = Object {
+            data,
+            extra,
+            e_tag: format!("\"{}-{}\"", *PROCESS, self.puts).into(),
+            mtime: SystemTime::now(),
+        };
+        self.by_key.insert(key.to_owned(), object.clone());
+        object
+    }
+
+    /// Whether `condition` holds at `key`, whose URI is `uri`.
+    fn check(&self, op: Op, key: &str, uri: &str, condition: &Condition) -> Result<(), UfsError> {
+        let there = self.by_key.get(key);
+        match condition {
+            Condition::Any => Ok(()),
+            Condition::Absent if there.is_none() => Ok(()),
+            Condition::Absent => Err(UfsError::refused(
+                Refusal::Exists,
+                op,
+                uri,
+                "there is an object already",
+            )),
+            Condition::Version(version)
+                if there.is_some_and(|object| object.version() == *version) =>
+            {
+                Ok(())
+            }
+            Condition::Version(_) => Err(UfsError::new(
+                ErrorKind::Stale,
+                op,
+                uri,
+                "the object was replaced",
+            )),
+        }
+    }
+}
+
 impl Object {
+    fn version(&self) -> FileVersion {
+        FileVersion::ETag(Arc::clone(&self.e_tag))
+    }
+
     fn meta(&self, key: &str) -> ObjectMeta {
         ObjectMeta {
             key: key.to_owned(),
             size: self.data.len() as u64,
-            version: Some(FileVersion::ETag(Arc::clone(&self.e_tag))),
+            version: Some(self.version()),
             mtime: Some(self.mtime),
         }
     }
@@ -178,7 +229,7 @@ impl Backend for Arc<MemoryStore> {
         let object = self
             .object(key)
             .ok_or_else(|| error(ErrorKind::NotFound, "there is no such object"))?;
-        if *version != FileVersion::ETag(Arc::clone(&object.e_tag)) {
+        if *version != object.version() {
             return Err(error(ErrorKind::Stale, "the object was replaced"));
         }
         let len = object.data.len();
@@ -194,6 +245,86 @@ impl Backend for Arc<MemoryStore> {
         };
         let data = object.data.slice(start..end);
         Ok(futures::stream::iter([Ok(data)]).boxed())
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            write: true,
+            if_absent: true,
+            if_version: true,
+            copy_parts: true,
+            parts: PartRules {
+                min: 1,
+                ..PartRules::default()
+            },
+            ..Abilities::default()
+        }
+    }
+
+    async fn put_object(
+        &self,
+        op: Op,
+        key: &str,
+        data: Bytes,
+        extra: &Extra,
+        condition: &Condition,
+    ) -> Result<ObjectMeta, UfsError> {
+        let mut objects = self.objects.write();
+        objects.check(op, key, &self.uri_of(key), condition)?;
+        Ok(objects.insert(key, data, extra.clone()).meta(key))
+    }
+
+    async fn delete(&self, _: Op, key: &str) -> Result<(), UfsError> {
+        MemoryStore::delete(self, key);
+        Ok(())
+    }
+
+    async fn copy(
+        &self,
+        op: Op,
+        from: &ObjectMeta,
+        key: &str,
+        extra: Option<&Extra>,
+        condition: &Condition,
+    ) -> Result<ObjectMeta, UfsError> {
+        let mut objects = self.objects.write();
+        objects.check(op, key, &self.uri_of(key), condition)?;
+        let error = |kind, cause: &str| Err(UfsError::new(kind, op, self.uri_of(&from.key), cause));
+        let Some(object) = objects.by_key.get(&from.key).cloned() else {
+            return error(ErrorKind::NotFound, "there is no such object");
+        };
+        if from.version.is_some() && from.version != Some(object.version()) {
+            return error(ErrorKind::Stale, "the object was replaced");
+        }
+        let extra = extra.cloned().unwrap_or(object.extra);
+        Ok(objects.insert(key, object.data, extra).meta(key))
+    }
+
+    async fn upload(&self, key: &str, extra: &Extra) -> Result<Box<dyn Upload>, UfsError> {
+        Ok(Box::new(MemoryUpload::begin(Self::clone(self), key, extra)))
+    }
+
+    async fn uploads(&self, prefix: &str, _: Option<String>) -> Result<RawUploads, UfsError> {
+        let objects = self.objects.read();
+        let pending = objects.uploads.iter();
+        let below = pending.filter(|(_, pending)| pending.key.starts_with(prefix));
+        let uploads = below.map(|(id, pending)| pending.described(id)).collect();
+        Ok(RawUploads {
+            uploads,
+            next: None,
+        })
+    }
+
+    async fn abort(&self, key: &str, id: &str) -> Result<(), UfsError> {
+        let mut objects = self.objects.write();
+        if objects
+            .uploads
+            .get(id)
+            .is_some_and(|pending| pending.key == key)
+        {
+            objects.uploads.remove(id);
+        }
+        Ok(())
     }
 }
 

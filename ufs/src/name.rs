@@ -15,7 +15,13 @@ pub enum NameFault {
     TooLong,
     /// A slash inside a single name.
     Slash,
+    /// One that is kept for files that are being written: see [`UNFINISHED`].
+    Reserved,
 }
+
+/// How the names of files begin that are being written and not in their place yet. They are
+/// hidden, in every store, and nothing can be given such a name.
+pub const UNFINISHED: &str = ".millpond-unfinished-";
 
 /// The longest name in bytes, as in Linux.
 pub const MAX_NAME: usize = 255;
@@ -32,6 +38,8 @@ pub fn fault(name: &str) -> Option<NameFault> {
         Some(NameFault::Slash)
     } else if name.bytes().any(|byte| byte.is_ascii_control()) {
         Some(NameFault::Control)
+    } else if name.starts_with(UNFINISHED) {
+        Some(NameFault::Reserved)
     } else {
         None
     }
@@ -100,6 +108,7 @@ impl fmt::Display for NameFault {
             Self::Control => "has a control character",
             Self::TooLong => "is longer than 255 bytes",
             Self::Slash => "has a slash",
+            Self::Reserved => "is kept for files that are being written",
         })
     }
 }
@@ -117,6 +126,7 @@ mod tests {
             ("..", Some(NameFault::Dots)),
             ("a\nb", Some(NameFault::Control)),
             ("a\u{7f}", Some(NameFault::Control)),
+            (".millpond-unfinished-x", Some(NameFault::Reserved)),
             ("...", None),
             (".hidden", None),
             ("a b%2F#?\\*~é☃", None),

@@ -13,9 +13,11 @@ mod listed;
 mod network;
 mod open;
 mod pager;
+mod posix;
 mod s3;
 mod store;
 mod tap;
+mod writing;
 
 use std::fmt;
 use std::ops::Range;
@@ -23,12 +25,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
-use millpond_proto::{ErrorKind, FileVersion};
+use millpond_proto::{ErrorKind, FileVersion, Refusal};
 
-pub(crate) use backend::{Backend, ObjectMeta, RawPage};
+pub(crate) use backend::{Backend, Extra, ObjectMeta, RawPage, RawUploads};
 pub(crate) use exact::exactly;
-pub(crate) use open::{install_crypto, open, page_size};
+pub(crate) use open::{Rules, install_crypto, open};
 pub(crate) use tap::is_refusal;
 
 use crate::error::{Op, UfsError};
@@ -37,7 +40,12 @@ use crate::metrics::UfsMetrics;
 use crate::name::{self, KeyPrefix};
 use crate::object::around::{Around, NAMES};
 use crate::object::pager::Pager;
+use crate::object::posix::PosixAttributes;
+use crate::object::writing::Directories;
 use crate::ufs::{ByteStream, EntryStream, Ufs};
+use crate::write::{
+    Abilities, AttributeChange, Attributes, Condition, RenameMode, UnfinishedStream, Upload,
+};
 
 /// An object store, or the part of it below a prefix, as a file tree.
 pub(crate) struct ObjectUfs<B>(Arc<Inner<B>>);
@@ -47,6 +55,8 @@ struct Inner<B> {
     prefix: KeyPrefix,
     backend: B,
     page_size: usize,
+    directories: Directories,
+    attributes: PosixAttributes,
     metrics: Arc<UfsMetrics>,
     warned: AtomicBool,
     /// A HEAD and a listing are needed to tell what a key is.
@@ -54,13 +64,12 @@ struct Inner<B> {
 }
 
 impl<B: Backend> ObjectUfs<B> {
-    /// The keys of `backend` below `prefix`, known to users as `uri`, listed in pages of
-    /// `page_size`.
+    /// The keys of `backend` below `prefix`, known to users as `uri`.
     pub(crate) fn new(
         uri: String,
         prefix: &str,
         backend: B,
-        page_size: usize,
+        rules: Rules,
         metrics: Arc<UfsMetrics>,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -68,7 +77,9 @@ impl<B: Backend> ObjectUfs<B> {
             prefix: KeyPrefix::new(prefix),
             looks_apart: AtomicBool::new(!backend.pages_show_their_prefix()),
             backend,
-            page_size,
+            page_size: rules.page_size,
+            directories: rules.directories,
+            attributes: rules.attributes,
             metrics,
             warned: AtomicBool::new(false),
         }))
@@ -114,6 +125,84 @@ impl<B: Backend> Ufs for ObjectUfs<B> {
             Op::ReadLink,
             self.0.object_uri(path),
             "this store has no symbolic links",
+        ))
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.0.backend.abilities()
+    }
+
+    async fn put(
+        &self,
+        path: &str,
+        data: Bytes,
+        attributes: &Attributes,
+        condition: &Condition,
+    ) -> Result<Metadata, UfsError> {
+        self.0.put(path, data, attributes, condition).await
+    }
+
+    async fn upload(
+        &self,
+        path: &str,
+        attributes: &Attributes,
+    ) -> Result<Box<dyn Upload>, UfsError> {
+        Arc::clone(&self.0).upload(path, attributes).await
+    }
+
+    fn unfinished_uploads(&self, dir: &str) -> UnfinishedStream {
+        Arc::clone(&self.0).unfinished_uploads(dir)
+    }
+
+    async fn abort_upload(&self, path: &str, id: &str) -> Result<(), UfsError> {
+        self.0.abort_upload(path, id).await
+    }
+
+    async fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        condition: &Condition,
+    ) -> Result<Metadata, UfsError> {
+        self.0.copy(from, to, condition).await
+    }
+
+    async fn rename(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), UfsError> {
+        self.0.rename(from, to, mode).await
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), UfsError> {
+        self.0.remove(path).await
+    }
+
+    async fn create_dir(&self, path: &str, attributes: &Attributes) -> Result<(), UfsError> {
+        self.0.create_dir(path, attributes).await
+    }
+
+    async fn remove_dir(&self, path: &str) -> Result<(), UfsError> {
+        self.0.remove_dir(path).await
+    }
+
+    async fn symlink(&self, path: &str, _: &str, _: &Attributes) -> Result<(), UfsError> {
+        self.0.check(Op::Link, path)?;
+        let cause = "this store has no symbolic links";
+        Err(self.0.refused(Refusal::NotPermitted, Op::Link, path, cause))
+    }
+
+    async fn hard_link(&self, _: &str, to: &str) -> Result<(), UfsError> {
+        self.0.check(Op::Link, to)?;
+        let cause = "an object has one name";
+        Err(self.0.refused(Refusal::NotPermitted, Op::Link, to, cause))
+    }
+
+    async fn set_attributes(&self, path: &str, _: &AttributeChange) -> Result<Metadata, UfsError> {
+        let uri = self.0.object_uri(path);
+        let cause = "this mount keeps no attributes beside objects";
+        Err(UfsError::new(
+            ErrorKind::Unsupported,
+            Op::SetAttributes,
+            uri,
+            cause,
         ))
     }
 }

@@ -11,7 +11,7 @@ use crate::http::HttpUfs;
 use crate::layer::{Deadline, Limited, Metered, Rates, ReadOnly, Shape, Shaped, Valve};
 use crate::local::LocalUfs;
 use crate::memory::MemoryStore;
-use crate::object::{self, ObjectUfs};
+use crate::object::{self, ObjectUfs, Rules};
 use crate::options::{OptionSet, Patience};
 use crate::ufs::Ufs;
 use crate::uri::{Scheme, UfsUri};
@@ -58,7 +58,7 @@ pub async fn open(
             parsed.to_string(),
             parsed.root(),
             MemoryStore::named(parsed.authority()),
-            object::page_size(&options)?,
+            Rules::of(&options)?,
             Arc::clone(&context.metrics),
         )),
         Scheme::Http => Arc::new(HttpUfs::open(&parsed, &options, patience, &valve)?),

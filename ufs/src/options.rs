@@ -30,18 +30,18 @@ pub struct OptionSpec {
 /// |---|---|
 /// | all | `timeout`, `concurrency`, `ufs_bandwidth`, `ufs_requests`, `read_only`, `metadata`, `metadata_ttl`, `cache_profile`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
 /// | all over the network | `max_retries`, `connect_timeout`, `allow_http` |
-/// | S3, GCS, Azure, memory | `page_size` |
+/// | S3, GCS, Azure, memory | `page_size`, `directories` |
 /// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
 /// | `gs` | `endpoint`, `credentials`, `service_account_file`, `service_account_key`, `env_file` |
 /// | `az` | `endpoint`, `account`, `credentials`, `access_key`, `sas_token`, `tenant_id`, `client_id`, `client_secret`, `federated_token_file`, `use_emulator`, `env_file` |
 /// | `http` | `username`, `password`, `bearer_token` |
 pub fn known_options(scheme: Scheme) -> Vec<&'static OptionSpec> {
     let groups: &[&[OptionSpec]] = match scheme {
-        Scheme::S3 => &[S3, PAGED, NETWORK, COMMON, SHAPE],
-        Scheme::Gcs => &[GCS, PAGED, NETWORK, COMMON, SHAPE],
-        Scheme::Azure => &[AZURE, PAGED, NETWORK, COMMON, SHAPE],
+        Scheme::S3 => &[S3, KEYED, NETWORK, COMMON, SHAPE],
+        Scheme::Gcs => &[GCS, KEYED, NETWORK, COMMON, SHAPE],
+        Scheme::Azure => &[AZURE, KEYED, NETWORK, COMMON, SHAPE],
         Scheme::Http => &[HTTP, NETWORK, COMMON, SHAPE],
-        Scheme::Memory => &[PAGED, COMMON, SHAPE],
+        Scheme::Memory => &[KEYED, COMMON, SHAPE],
         Scheme::File => &[COMMON, SHAPE],
     };
     groups.iter().flat_map(|group| group.iter()).collect()
@@ -396,11 +396,19 @@ const NETWORK: &[OptionSpec] = &[
     ),
 ];
 
-const PAGED: &[OptionSpec] = &[plain(
-    "page_size",
-    "1000",
-    "How many names one request of a listing asks for.",
-)];
+const KEYED: &[OptionSpec] = &[
+    plain(
+        "page_size",
+        "1000",
+        "How many names one request of a listing asks for.",
+    ),
+    plain(
+        "directories",
+        "markers",
+        "What becomes of a directory whose last file goes: markers (it stays, with a marker; one \
+         listing more for each removal) or implicit (it goes, unless it was made as such).",
+    ),
+];
 
 const S3: &[OptionSpec] = &[
     plain(

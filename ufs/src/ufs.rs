@@ -109,6 +109,13 @@ pub trait Ufs: Debug + Send + Sync + 'static {
     /// Makes `data` the whole content of the file at `path`, in one step: a reader finds the
     /// old file or the new one. Answers what [`stat`](Self::stat) would.
     ///
+    /// A local directory keeps the mode, the owner and the extended attributes of a file that
+    /// is replaced, where `attributes` says nothing; other names of it keep the old content. A
+    /// link at `path` is replaced, not followed.
+    ///
+    /// An object store is not asked what lies around `path`: an object beside a directory of
+    /// its name, or below a file, is written and then hidden, unless the caller has looked.
+    ///
     /// # Errors
     /// Refused: `IsADirectory`, `Exists` or `Stale` (see [`Condition`]), `NotADirectory` for a
     /// path below a file, `NameTooLong`, `TooLarge`, `NoSpace`, `Quota`, `ReadOnly`. `NotFound`

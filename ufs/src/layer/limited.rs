@@ -153,7 +153,10 @@ impl Layer for Limited {
         choose: Choice<'_>,
     ) -> Result<Option<(Range<u64>, ByteStream)>, UfsError> {
         let mut pass = self.pass(Op::Read, path).await?;
-        let turn = self.way.turn(Op::Read, || self.inner.object_uri(path)).await?;
+        let turn = self
+            .way
+            .turn(Op::Read, || self.inner.object_uri(path))
+            .await?;
         let Some(range) = choose() else {
             return Ok(None);
         };

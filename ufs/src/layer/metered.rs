@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::layer::limited::tests::Stuck;
     use crate::memory::MemoryStore;
-    use crate::object::ObjectUfs;
+    use crate::object::{ObjectUfs, Rules};
     use prometheus_client::registry::Registry;
 
     fn metered(inner: Arc<dyn Ufs>) -> (Metered, Arc<UfsMetrics>) {
@@ -200,7 +200,7 @@ mod tests {
         let store = MemoryStore::named("a_read_is_done");
         let version = store.put("f", "bytes");
         let (_, unused) = metered(Arc::new(Stuck));
-        let tree = ObjectUfs::new("memory:".into(), "", store, 10, unused);
+        let tree = ObjectUfs::new("memory:".into(), "", store, Rules::default(), unused);
         let (ufs, metrics) = metered(Arc::new(tree));
         let mut stream = ufs.read("f", &version, 0..5).await.expect("it exists");
         stream.next().await.expect("one piece").expect("right");

@@ -1,14 +1,17 @@
 //! What an object store must do for us.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use millpond_proto::FileVersion;
 
-use crate::error::UfsError;
+use crate::error::{Op, UfsError};
 use crate::ufs::ByteStream;
+use crate::write::{Abilities, Condition, Unfinished, Upload};
 
 /// A flat space of keys. Knows nothing of files, directories or mounts.
 #[async_trait]
@@ -40,6 +43,59 @@ pub(crate) trait Backend: Debug + Send + Sync + 'static {
         version: &FileVersion,
         range: Range<u64>,
     ) -> Result<ByteStream, UfsError>;
+
+    /// What it can do, attributes and links apart, which are not its business.
+    fn abilities(&self) -> Abilities;
+
+    /// Makes `data` the object at `key`, in the course of `op`.
+    async fn put_object(
+        &self,
+        op: Op,
+        key: &str,
+        data: Bytes,
+        extra: &Extra,
+        condition: &Condition,
+    ) -> Result<ObjectMeta, UfsError>;
+
+    /// Removes the object at `key`, in the course of `op`. One that is not there is no error.
+    async fn delete(&self, op: Op, key: &str) -> Result<(), UfsError>;
+
+    /// Copies `from`, which is not changed, whatever its size, to `key` in the course of `op`,
+    /// with what it was given beside its bytes, or with `extra` instead.
+    async fn copy(
+        &self,
+        op: Op,
+        from: &ObjectMeta,
+        key: &str,
+        extra: Option<&Extra>,
+        condition: &Condition,
+    ) -> Result<ObjectMeta, UfsError>;
+
+    /// Begins an upload; its paths are keys.
+    async fn upload(&self, key: &str, extra: &Extra) -> Result<Box<dyn Upload>, UfsError>;
+
+    /// The uploads below `prefix` that have not ended, after the page that gave `token`. Their
+    /// paths are keys.
+    async fn uploads(&self, prefix: &str, token: Option<String>) -> Result<RawUploads, UfsError>;
+
+    /// Ends an upload. One that is not there is no error.
+    async fn abort(&self, key: &str, id: &str) -> Result<(), UfsError>;
+}
+
+/// What an object is given beside its bytes.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Extra {
+    pub(crate) content_type: Option<String>,
+    /// User metadata, names in lower case and without the store's prefix.
+    pub(crate) user: BTreeMap<String, String>,
+}
+
+/// One page of unfinished uploads.
+#[derive(Debug, Default)]
+pub(crate) struct RawUploads {
+    pub(crate) uploads: Vec<Unfinished>,
+    /// How to get the next page; `None` after the last.
+    pub(crate) next: Option<String>,
 }
 
 /// One object of a listing or a HEAD.

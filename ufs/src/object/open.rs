@@ -7,6 +7,8 @@ use millpond_proto::ErrorKind;
 use crate::context::UfsContext;
 use crate::error::{Op, UfsError};
 use crate::layer::Valve;
+use crate::object::posix::PosixAttributes;
+use crate::object::writing::Directories;
 use crate::object::{Backend, ObjectUfs, azure, gcs, s3};
 use crate::options::{OptionSet, Patience};
 use crate::ufs::Ufs;
@@ -49,9 +51,33 @@ pub(crate) fn open(
     }
 }
 
-/// How many names one request of a listing asks for.
-pub(crate) fn page_size(options: &OptionSet<'_>) -> Result<usize, UfsError> {
-    options.number("page_size", MAX_PAGE, 1, MAX_PAGE)
+/// How keys are made a file tree.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// How many names one request of a listing asks for.
+    pub(crate) page_size: usize,
+    pub(crate) directories: Directories,
+    pub(crate) attributes: PosixAttributes,
+}
+
+impl Rules {
+    pub(crate) fn of(options: &OptionSet<'_>) -> Result<Self, UfsError> {
+        Ok(Self {
+            page_size: options.number("page_size", MAX_PAGE, 1, MAX_PAGE)?,
+            directories: Directories::of(options)?,
+            attributes: PosixAttributes::default(),
+        })
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            page_size: MAX_PAGE,
+            directories: Directories::default(),
+            attributes: PosixAttributes::default(),
+        }
+    }
 }
 
 /// Makes sure that TLS has its cryptography, which processes install at their start, but
@@ -71,7 +97,7 @@ fn tree(
         uri.to_string(),
         uri.root(),
         backend,
-        page_size(options)?,
+        Rules::of(options)?,
         Arc::clone(&context.metrics),
     )))
 }

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
-use millpond_proto::{ErrorKind, FileVersion};
+use millpond_proto::{ErrorKind, FileVersion, Refusal};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 
 use crate::error::{Op, UfsError};
-use crate::object::backend::{Backend, ObjectMeta, RawPage};
+use crate::object::backend::{Backend, Extra, ObjectMeta, RawPage, RawUploads};
 use crate::object::failure::{Failures, is_missing_object};
 use crate::object::tap::CallLog;
 use crate::ufs::ByteStream;
+use crate::write::{Abilities, Condition, Upload};
 
 /// A bucket or container. Debug output leaves out the client, which holds credentials.
 pub(crate) struct StoreBackend<S> {
@@ -199,6 +201,59 @@ impl<S: ObjectStore + PaginatedListStore> Backend for StoreBackend<S> {
             Some(sum) => sum.verify(stream.boxed(), range.end, object),
             None => stream.boxed(),
         })
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+
+    async fn put_object(
+        &self,
+        op: Op,
+        key: &str,
+        _: Bytes,
+        _: &Extra,
+        _: &Condition,
+    ) -> Result<ObjectMeta, UfsError> {
+        self.read_only(op, key)
+    }
+
+    async fn delete(&self, op: Op, key: &str) -> Result<(), UfsError> {
+        self.read_only(op, key)
+    }
+
+    async fn copy(
+        &self,
+        op: Op,
+        _: &ObjectMeta,
+        key: &str,
+        _: Option<&Extra>,
+        _: &Condition,
+    ) -> Result<ObjectMeta, UfsError> {
+        self.read_only(op, key)
+    }
+
+    async fn upload(&self, key: &str, _: &Extra) -> Result<Box<dyn Upload>, UfsError> {
+        self.read_only(Op::Upload, key)
+    }
+
+    async fn uploads(&self, prefix: &str, _: Option<String>) -> Result<RawUploads, UfsError> {
+        self.read_only(Op::Upload, prefix)
+    }
+
+    async fn abort(&self, key: &str, _: &str) -> Result<(), UfsError> {
+        self.read_only(Op::Upload, key)
+    }
+}
+
+impl<S> StoreBackend<S> {
+    fn read_only<T>(&self, op: Op, key: &str) -> Result<T, UfsError> {
+        Err(UfsError::refused(
+            Refusal::ReadOnly,
+            op,
+            format!("{}/{key}", self.identity),
+            "this store can only be read",
+        ))
     }
 }
 
