@@ -39,7 +39,8 @@ impl Core {
         }
     }
 
-    fn forget_all(&self, changes: &[Change]) {
+    /// Forgets what `changes` concern, here alone.
+    pub(crate) fn forget_all(&self, changes: &[Change]) {
         for change in changes {
             self.metadata.forget(change.clone());
         }
@@ -70,7 +71,7 @@ impl Core {
     }
 
     /// Takes `attr` for what is at `path` from now on.
-    fn believe(&self, path: &str, attr: Arc<Attr>) {
+    pub(crate) fn believe(&self, path: &str, attr: Arc<Attr>) {
         let snapshot = self.snapshot();
         let trust = match attr.mount {
             Some(mount) => snapshot.trust(mount, self.metadata.default_trust()),

@@ -44,6 +44,12 @@ pub struct ClientConfig {
     pub staging_dir: Option<PathBuf>,
     /// The most bytes of all that is in the staging directory.
     pub staging_size: u64,
+    /// The most files and directories below a directory that is renamed where the store has to
+    /// copy each; one with more is refused.
+    pub rename_limit: u64,
+    /// Directory for notes of such renames, by which an interrupted one is finished; none are
+    /// made without it.
+    pub rename_journal: Option<PathBuf>,
 }
 
 impl ClientConfig {
@@ -98,6 +104,8 @@ impl Default for ClientConfig {
             read_only: false,
             staging_dir: None,
             staging_size: 16 << 30,
+            rename_limit: 100_000,
+            rename_journal: None,
         }
     }
 }

@@ -20,6 +20,8 @@ use crate::lookup::{Looked, Lookup};
 use crate::memory::LocalMemory;
 use crate::metadata::MetadataCache;
 use crate::metrics::ClientMetrics;
+use crate::names::journal::Journal;
+use crate::names::marked::Marked;
 use crate::news::Teller;
 use crate::pace::Pace;
 use crate::peers::Peers;
@@ -66,6 +68,10 @@ pub(crate) struct Core {
     pub(crate) drafts: Drafts,
     /// Room for that.
     pub(crate) staging: Arc<Staging>,
+    /// Directories that stay when they are emptied.
+    pub(crate) marked: Marked,
+    /// Notes of directory renames.
+    pub(crate) journal: Journal,
     snapshot: ArcSwap<Snapshot>,
 }
 
@@ -119,6 +125,8 @@ impl Core {
             prefetch: Prefetch::default(),
             drafts: Drafts::default(),
             staging: Staging::new(config.staging_dir.clone(), config.staging_size),
+            marked: Marked::default(),
+            journal: Journal::new(config.rename_journal.clone()),
             snapshot: ArcSwap::from_pointee(parts.snapshot),
             metrics: parts.metrics,
             ufs_context: parts.ufs_context,

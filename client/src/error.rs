@@ -115,6 +115,38 @@ pub enum ClientError {
         /// Why not.
         refusal: Refusal,
     },
+    /// A directory was to come to lie below itself.
+    #[error("cannot rename {path} to a place below itself")]
+    BelowItself {
+        /// The directory.
+        path: String,
+    },
+    /// The store cannot exchange two paths.
+    #[error("cannot exchange {path} with another path: its store cannot do that in one step")]
+    NoExchange {
+        /// One of the two.
+        path: String,
+    },
+    /// The store keeps no such attributes.
+    #[error(
+        "{path} can have no extended attributes: its store keeps none, or does not with the \
+         option posix_attributes of this mount"
+    )]
+    NoAttributes {
+        /// The path.
+        path: String,
+    },
+    /// The store would have to copy more than it may.
+    #[error(
+        "cannot rename the directory {path}: its store has to copy each file, and it has more \
+         than {limit} (see --rename-limit)"
+    )]
+    TooManyToRename {
+        /// The directory.
+        path: String,
+        /// The limit.
+        limit: u64,
+    },
     /// The client was shut down.
     #[error("the client is shut down")]
     ShutDown,
@@ -137,6 +169,8 @@ impl ClientError {
         match self {
             Self::Refused { refusal, .. } => Some(*refusal),
             Self::NotADirectory { .. } => Some(Refusal::NotADirectory),
+            // So programs that move files go on to copy and remove.
+            Self::TooManyToRename { .. } => Some(Refusal::OtherMount),
             Self::Ufs(source) => source.refusal(),
             _ => None,
         }
@@ -149,7 +183,11 @@ impl ClientError {
             | Self::BadPath { .. }
             | Self::NotADirectory { .. }
             | Self::NotAFile { .. }
-            | Self::NotALink { .. } => ErrorKind::Invalid,
+            | Self::NotALink { .. }
+            | Self::BelowItself { .. }
+            | Self::NoExchange { .. }
+            | Self::TooManyToRename { .. } => ErrorKind::Invalid,
+            Self::NoAttributes { .. } => ErrorKind::Unsupported,
             Self::Refused { refusal, .. } => refusal.kind(),
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Stale { .. } => ErrorKind::Stale,

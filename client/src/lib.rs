@@ -11,6 +11,7 @@
 //! | `connect` | how a client becomes part of a cluster |
 //! | `core`, `tasks`, `flights`, `budget` | shared state; tasks; single-flight; the memory limit |
 //! | `snapshot`, `namespace` | the view of the moment; which mount holds a path |
+//! | `names` | changes of names and attributes |
 //! | `target`, `changed` | where a change takes place; who hears of it |
 //! | `open`, `prefetch` | opening a file; files fetched before they are opened |
 //! | `lookup`, `listing`, `metadata` | attributes, directories, and their cache |
@@ -46,6 +47,7 @@ mod lookup;
 mod memory;
 mod metadata;
 mod metrics;
+mod names;
 mod namespace;
 mod news;
 mod open;
@@ -76,6 +78,7 @@ pub use location::{BlockLocation, BlockReport, CachedAt, FileLocation, LocationR
 pub use lookup::Found;
 pub use metadata::Directory;
 pub use millpond_disk::DiskError;
+pub use millpond_ufs::{AttributeChange, Attributes, RenameMode};
 pub use news::Changes;
 pub use owner::Refreshed;
 pub use prefetch::{HintList, PrefetchProgress, Trace};

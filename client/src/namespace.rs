@@ -1,13 +1,14 @@
 //! Paths: which mount holds one, and which exist because of mounts. Pure.
 
-use millpond_proto::{MountId, MountTable};
+use millpond_proto::{MountId, MountTable, Refusal};
 
 use crate::error::ClientError;
 
 /// `path` without a trailing `/`, if it is an absolute, normalized path.
 ///
 /// # Errors
-/// [`ClientError::BadPath`] that says what is wrong.
+/// [`ClientError::BadPath`] that says what is wrong; refused as `NameTooLong` for more than 4096
+/// bytes, or 255 in one component.
 pub(crate) fn normal(path: &str) -> Result<&str, ClientError> {
     let bad = |why| {
         Err(ClientError::BadPath {
@@ -15,11 +16,18 @@ pub(crate) fn normal(path: &str) -> Result<&str, ClientError> {
             why,
         })
     };
+    let too_long = || {
+        Err(ClientError::Refused {
+            action: "use",
+            path: path.to_owned(),
+            refusal: Refusal::NameTooLong,
+        })
+    };
     let Some(below) = path.strip_prefix('/') else {
         return bad("it must start with /");
     };
     if path.len() > 4096 {
-        return bad("it is longer than 4096 bytes");
+        return too_long();
     }
     let below = below.strip_suffix('/').unwrap_or(below);
     if below.is_empty() {
@@ -33,7 +41,7 @@ pub(crate) fn normal(path: &str) -> Result<&str, ClientError> {
         match component {
             "" => return bad("it contains an empty component (//)"),
             "." | ".." => return bad("it contains . or .."),
-            name if name.len() > 255 => return bad("a component is longer than 255 bytes"),
+            name if name.len() > 255 => return too_long(),
             name if name.contains('\0') => return bad("it contains a NUL byte"),
             _ => {}
         }
