@@ -17,7 +17,7 @@
 //!   outcome.
 
 mod attributes;
-mod check;
+pub(crate) mod check;
 mod draft;
 pub(crate) mod journal;
 mod make;

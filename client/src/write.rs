@@ -32,4 +32,5 @@ mod writer;
 pub use draft::Draft;
 pub(crate) use drafts::Drafts;
 pub(crate) use staging::Staging;
+pub(crate) use turns::Turns;
 pub use writer::Writer;

@@ -59,8 +59,8 @@ impl FileSystem {
             self.stat(path).await?;
             return Ok(Attributes::default());
         };
-        if let Some(attributes) = core.draft_attributes(path) {
-            return Ok(attributes);
+        if let Some(attributes) = core.draft_attributes(path).await {
+            return attributes;
         }
         let ufs = core.open_store(&snapshot, mount).await?;
         let limit = core.config.deadline;
@@ -85,10 +85,16 @@ impl Core {
         let metadata = self
             .change("changing the attributes of", target, &changes, call)
             .await?;
-        let attr = Attr::of(metadata, target.mount, &*target.ufs, &target.below);
+        let attr = Arc::new(Attr::of(
+            metadata,
+            target.mount,
+            &*target.ufs,
+            &target.below,
+        ));
         if !target.is_fixed {
-            self.believe(&target.path, Arc::new(attr.clone()));
+            self.believe(&target.path, Arc::clone(&attr));
         }
-        Ok(attr)
+        self.draft_is_now(target, &attr).await;
+        Ok((*attr).clone())
     }
 }

@@ -69,7 +69,7 @@ impl Core {
 
 /// A key of an object store has no control characters: XML, in which stores list them, cannot
 /// hold most of them.
-pub(super) fn check_name(target: &Target) -> Result<(), ClientError> {
+pub(crate) fn check_name(target: &Target) -> Result<(), ClientError> {
     let is_key = !target.abilities.atomic_rename;
     if is_key && target.below.bytes().any(|byte| byte.is_ascii_control()) {
         return Err(ClientError::BadPath {

@@ -102,8 +102,8 @@ impl FileSystem {
             return Err(refused("link", from, Refusal::NotPermitted));
         }
         check_name(&target)?;
-        core.settle_draft(from).await?;
         core.check_no_draft("link", to)?;
+        let held = core.hold_drafts(from).await?;
         let mut changes = entry_changes(&target);
         changes.push(Change {
             path: from.to_owned(),
@@ -111,6 +111,7 @@ impl FileSystem {
         });
         let call = target.ufs.hard_link(&source.below, &target.below);
         core.change("linking", &target, &changes, call).await?;
+        held.moved(core).await;
         core.made(&target).await
     }
 }

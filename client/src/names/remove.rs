@@ -26,10 +26,9 @@ impl FileSystem {
         let call = removed(target.ufs.remove(&target.below), || {
             target.ufs.stat(&target.below)
         });
-        let result = core
-            .change("removing", &target, &entry_changes(&target), call)
-            .await;
-        core.forget_draft(path, result)?;
+        let changes = entry_changes(&target);
+        let removal = core.change("removing", &target, &changes, call);
+        core.without_draft(path, removal).await?;
         core.keep_emptied(&target).await;
         Ok(())
     }

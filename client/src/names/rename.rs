@@ -56,14 +56,12 @@ impl FileSystem {
                 RenameMode::Replace | RenameMode::Exchange => Ok(drop(attr)),
             };
         }
-        if core.rename_draft(&source, &target, mode).await? {
-            return Ok(());
-        }
+        let held = core.hold_for_rename(from, to, mode).await?;
         match source.abilities.atomic_rename {
             true => core.rename_at_once(&source, &target, mode).await,
             false => core.rename_by_copy(&source, &target, mode).await,
         }?;
-        core.drafts_renamed(from, to, mode);
+        core.drafts_renamed(from, to, mode, held).await;
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::error::ClientError;
 use crate::file::FileHandle;
 use crate::filesystem::FileSystem;
 use crate::metadata::Known;
+use crate::names::check::{check_name, inherit};
 use crate::namespace;
 use crate::target::Target;
 
@@ -34,6 +35,7 @@ impl FileSystem {
     ) -> Result<Writer, ClientError> {
         let core = self.core();
         let target = core.target("create", namespace::normal(path)?).await?;
+        check_name(&target)?;
         if core.drafts.changed(&target.path).is_some() && exclusive {
             return Err(refused("create", &target.path, Refusal::Exists));
         }
@@ -42,6 +44,8 @@ impl FileSystem {
         } else if let Known::Present(attr) = core.find(&target.path).await?.known {
             return core.write_over(&target, attr);
         }
+        let parent = core.parent_of(&target.path).await?;
+        let attributes = inherit(&parent, &attributes, false);
         let draft = Draft::new_file(core, &target, attributes, exclusive);
         let joined = core
             .drafts

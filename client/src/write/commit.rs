@@ -47,7 +47,10 @@ impl Draft {
     }
 
     /// What the new version is made with: what the one before has, with the changes.
-    async fn attributes_to_send(&self, target: &Target) -> Result<Attributes, ClientError> {
+    pub(crate) async fn attributes_to_send(
+        &self,
+        target: &Target,
+    ) -> Result<Attributes, ClientError> {
         let (mut attributes, change, replaces) = {
             let state = self.state();
             let replaces = state.base.is_some();

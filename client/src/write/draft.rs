@@ -127,7 +127,7 @@ impl Draft {
     }
 
     /// Waits for the turn to change or commit the file, and has it until the guard is dropped.
-    pub(super) async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(crate) async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
         Arc::clone(&self.turn).lock_owned().await
     }
 
@@ -167,8 +167,10 @@ impl Draft {
             attr.version = None;
             attr.file_id = None;
             attr.mtime = Some(state.modified);
+            attr.ctime = Some(state.modified);
         }
         attr.mtime = change.mtime.or(attr.mtime);
+        attr.atime = change.atime.or(attr.atime);
         attr
     }
 
