@@ -50,10 +50,10 @@ impl FileSystem {
             });
         }
         if from == to {
-            let attr = core.look_up(from).await?;
+            core.look_up(from).await?;
             return match mode {
                 RenameMode::NoReplace => Err(refused(ACTION, &target.path, Refusal::Exists)),
-                RenameMode::Replace | RenameMode::Exchange => Ok(drop(attr)),
+                RenameMode::Replace | RenameMode::Exchange => Ok(()),
             };
         }
         let held = core.hold_for_rename(from, to, mode).await?;

@@ -195,9 +195,8 @@ impl Moving {
         let mut tries = 0;
         loop {
             tries += 1;
-            let error = match self.ufs.copy(&from, &to, &Condition::Absent).await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
+            let Err(error) = self.ufs.copy(&from, &to, &Condition::Absent).await else {
+                return Ok(());
             };
             let exists = error.refusal() == Some(Refusal::Exists);
             let unsure = super::remove::is_unsure(&error);
