@@ -61,6 +61,29 @@ pub enum Op {
     SetAttributes,
 }
 
+impl Op {
+    /// Whether it changes something.
+    pub const fn changes(self) -> bool {
+        match self {
+            Self::Open
+            | Self::Stat
+            | Self::List
+            | Self::Read
+            | Self::ReadLink
+            | Self::GetAttributes => false,
+            Self::Put
+            | Self::Upload
+            | Self::Copy
+            | Self::Rename
+            | Self::Remove
+            | Self::CreateDir
+            | Self::RemoveDir
+            | Self::Link
+            | Self::SetAttributes => true,
+        }
+    }
+}
+
 impl UfsError {
     /// An error of `kind` while doing `op` to `uri`, because of `cause` (lower case, no full
     /// stop, no secret).

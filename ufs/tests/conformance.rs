@@ -10,18 +10,22 @@ mod conformance {
     pub(crate) mod stores;
     pub(crate) mod suite;
     pub(crate) mod web;
+    pub(crate) mod writes;
 }
 
-use conformance::{stores, suite};
+use conformance::{stores, suite, writes};
 
 macro_rules! over {
     ($backend:ident: $($rule:ident),* $(,)?) => {
-        mod $backend {
+        over!($backend, suite as $backend: $($rule),*);
+    };
+    ($backend:ident, $rules:ident as $name:ident: $($rule:ident),* $(,)?) => {
+        mod $name {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $rule() {
                     let store = super::stores::$backend(stringify!($rule)).await;
-                    super::suite::$rule(&*store).await;
+                    super::$rules::$rule(&*store).await;
                     store.finish();
                 }
             )*
@@ -72,6 +76,25 @@ over!(local:
     keys_outside_the_prefix_are_not_seen,
     object_uris_are_the_same_through_two_mounts,
 );
+
+macro_rules! over_writable {
+    ($backend:ident as $name:ident) => {
+        over!($backend, writes as $name:
+            what_is_put_is_read_and_replaces_what_was_there,
+            conditions_hold,
+            uploads_are_seen_when_they_are_whole,
+            uploads_that_do_not_end_are_found_and_removed,
+            directories_are_made_and_stay_until_removed,
+            files_are_renamed,
+            files_are_copied,
+            names_that_cannot_be_are_refused,
+            a_read_only_mount_refuses_every_change,
+        );
+    };
+}
+
+over_writable!(memory as memory_written);
+over_writable!(local as local_written);
 
 over!(http:
     whole_files_and_ranges_read_exactly,

@@ -33,25 +33,15 @@ impl Layer for ReadOnly {
         ask: Ask<'_>,
         call: impl Future<Output = Result<T, UfsError>> + Send,
     ) -> Result<T, UfsError> {
-        match ask.op {
-            Op::Open | Op::Stat | Op::List | Op::Read | Op::ReadLink | Op::GetAttributes => {
-                call.await
-            }
-            Op::Put
-            | Op::Upload
-            | Op::Copy
-            | Op::Rename
-            | Op::Remove
-            | Op::CreateDir
-            | Op::RemoveDir
-            | Op::Link
-            | Op::SetAttributes => Err(UfsError::refused(
-                Refusal::ReadOnly,
-                ask.op,
-                self.inner.object_uri(ask.path),
-                "the mount has the option read_only",
-            )),
+        if !ask.op.changes() {
+            return call.await;
         }
+        Err(UfsError::refused(
+            Refusal::ReadOnly,
+            ask.op,
+            self.inner.object_uri(ask.path),
+            "the mount has the option read_only",
+        ))
     }
 
     fn pages<T: Send + 'static>(

@@ -8,7 +8,8 @@ use rustix::fs::{FileType, OFlags, Stat};
 
 use crate::error::{Op, UfsError};
 use crate::local::blocking;
-use crate::local::root::{Root, failure};
+use crate::local::failure::failure;
+use crate::local::root::Root;
 use crate::metadata::{FileKind, Metadata};
 
 /// What `path` is, once its version can be trusted.
@@ -17,21 +18,25 @@ use crate::metadata::{FileKind, Metadata};
 /// ticks: any later change then gets another time. A file that does not come to rest within
 /// a few ticks is given a version that no read will find, so that none of its changing bytes
 /// are ever taken for one another.
-pub(super) async fn settled(root: Arc<Root>, path: String) -> Result<Metadata, UfsError> {
+pub(super) async fn settled(root: Arc<Root>, op: Op, path: String) -> Result<Metadata, UfsError> {
     let uri = root.uri_of(&path);
     let mut waits = 0;
     loop {
-        let (root, at) = (Arc::clone(&root), path.clone());
-        let stat = blocking(Op::Stat, &uri, move || describe(&root, &at)).await?;
+        let (whole, at) = (Arc::clone(&root), path.clone());
+        let stat = blocking(op, &uri, move || describe(&whole, op, &at)).await?;
         let Some(mut metadata) = metadata(&stat) else {
             return Err(UfsError::new(
                 ErrorKind::NotFound,
-                Op::Stat,
+                op,
                 uri,
                 "it is a device, socket or pipe, which are not shown",
             ));
         };
-        let restless = metadata.version.is_some() && is_fresh(&stat, SystemTime::now());
+        let fresh = metadata
+            .version
+            .as_ref()
+            .filter(|_| is_fresh(&stat, SystemTime::now()));
+        let restless = fresh.is_some_and(|version| !root.is_own(version));
         if restless && waits < MAX_WAITS {
             waits += 1;
             tokio::time::sleep(CLOCK_TICK).await;
@@ -78,6 +83,18 @@ pub(super) fn version(stat: &Stat) -> FileVersion {
     }
 }
 
+/// The modification time in nanoseconds.
+pub(super) fn mtime(stat: &Stat) -> i64 {
+    nanos(stat.st_mtime, stat.st_mtime_nsec)
+}
+
+/// Whether the modification time is another than that of the last change, which the kernel's
+/// clock gave. A write within the same tick would make the two the same, and one in a later
+/// tick has a later time; so the version tells every write that comes, however fresh it is.
+pub(super) fn differs_from_clock(stat: &Stat) -> bool {
+    mtime(stat) != nanos(stat.st_ctime, stat.st_ctime_nsec)
+}
+
 /// Whether the inode changed so shortly before `now` that a further change could get the
 /// same time. A time far in the future is a clock of another machine, not a fresh change.
 pub(super) fn is_fresh(stat: &Stat, now: SystemTime) -> bool {
@@ -88,9 +105,9 @@ pub(super) fn is_fresh(stat: &Stat, now: SystemTime) -> bool {
     }
 }
 
-fn describe(root: &Root, path: &str) -> Result<Stat, UfsError> {
-    let fd = root.open_below(Op::Stat, path, OFlags::PATH | OFlags::NOFOLLOW)?;
-    rustix::fs::fstat(&fd).map_err(|errno| failure(errno, Op::Stat, root.uri_of(path)))
+fn describe(root: &Root, op: Op, path: &str) -> Result<Stat, UfsError> {
+    let fd = root.open_below(op, path, OFlags::PATH | OFlags::NOFOLLOW)?;
+    rustix::fs::fstat(&fd).map_err(|errno| failure(errno, op, root.uri_of(path)))
 }
 
 fn nanos(seconds: impl Into<i128>, nanoseconds: impl Into<i128>) -> i64 {

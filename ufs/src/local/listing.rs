@@ -11,9 +11,11 @@ use rustix::io::Errno;
 
 use crate::error::{Op, UfsError};
 use crate::local::blocking;
+use crate::local::failure::failure;
 use crate::local::inode;
-use crate::local::root::{Root, failure};
+use crate::local::root::Root;
 use crate::metadata::Entry;
+use crate::name::UNFINISHED;
 use crate::ufs::EntryStream;
 
 /// The entries of the directory at `dir`, sorted by name.
@@ -45,13 +47,14 @@ enum Step {
 
 /// The names of a directory that are still to be described, the next one last.
 struct Names {
+    root: Arc<Root>,
     fd: OwnedFd,
     rest: Vec<CString>,
     started: bool,
 }
 
 impl Names {
-    fn read(root: &Root, dir: &str) -> Result<Self, UfsError> {
+    fn read(root: &Arc<Root>, dir: &str) -> Result<Self, UfsError> {
         let fail = |errno| failure(errno, Op::List, root.uri_of(dir));
         let fd = root.open_below(Op::List, dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut rest = Vec::new();
@@ -60,6 +63,7 @@ impl Names {
             let name = entry.map_err(fail)?.file_name().to_owned();
             match name.to_bytes() {
                 b"." | b".." => {}
+                bytes if bytes.starts_with(UNFINISHED.as_bytes()) => {}
                 bytes if std::str::from_utf8(bytes).is_err() => hidden += 1,
                 _ => rest.push(name),
             }
@@ -69,6 +73,7 @@ impl Names {
         }
         rest.sort_unstable_by(|a, b| b.cmp(a));
         Ok(Self {
+            root: Arc::clone(root),
             fd,
             rest,
             started: false,
@@ -89,8 +94,11 @@ impl Names {
             let Some(mut metadata) = inode::metadata(&stat) else {
                 continue;
             };
-            if inode::is_fresh(&stat, SystemTime::now()) {
-                metadata.version = None;
+            let fresh = inode::is_fresh(&stat, SystemTime::now());
+            if let Some(version) = metadata.version.take_if(|_| fresh)
+                && self.root.is_own(&version)
+            {
+                metadata.version = Some(version);
             }
             if let Ok(name) = name.into_string() {
                 page.push(Entry { name, metadata });

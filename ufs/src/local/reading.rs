@@ -13,8 +13,9 @@ use rustix::io::Errno;
 
 use crate::error::{Op, UfsError};
 use crate::local::blocking;
+use crate::local::failure::failure;
 use crate::local::inode;
-use crate::local::root::{Root, failure};
+use crate::local::root::Root;
 use crate::ufs::ByteStream;
 
 /// The bytes `range` of the file at `path` in `version`, in pieces of [`PIECE`] bytes.

@@ -1,15 +1,18 @@
 //! The root directory, and everything that is opened below it.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 
-use millpond_proto::ErrorKind;
+use millpond_proto::{ErrorKind, FileVersion};
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use crate::error::{Op, UfsError};
+use crate::local::failure::failure;
+use crate::local::inode;
 use crate::local::join;
+use crate::metadata::Metadata;
 
 /// The open root directory. Its calls block.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(super) struct Root {
     fd: OwnedFd,
     /// Directories about whose names a warning was given; bounded.
     warned: Mutex<HashSet<String>>,
+    /// Versions that this process made last; bounded.
+    own: Mutex<VecDeque<FileVersion>>,
 }
 
 impl Root {
@@ -34,6 +39,7 @@ impl Root {
             uri,
             fd,
             warned: Mutex::default(),
+            own: Mutex::default(),
         })
     }
 
@@ -67,18 +73,16 @@ impl Root {
         }
     }
 
-    /// The target of the link at `path`; `Denied` if following it would leave the root, since
-    /// whoever gets the target follows it in a namespace of its own.
+    /// The target of the link at `path`, wherever it leads: whoever gets it follows it in a
+    /// namespace of its own, as with any network file system, and this one never does outside
+    /// the root.
     pub(super) fn read_link(&self, path: &str) -> Result<String, UfsError> {
         let error =
             |kind, cause: &str| Err(UfsError::new(kind, Op::ReadLink, self.uri_of(path), cause));
         let fd = self.open_below(Op::ReadLink, path, OFlags::PATH | OFlags::NOFOLLOW)?;
         match rustix::fs::readlinkat(&fd, "", Vec::new()) {
             Ok(target) => match target.into_string() {
-                Ok(target) => {
-                    self.check_link(path)?;
-                    Ok(target)
-                }
+                Ok(target) => Ok(target),
                 Err(_) => error(ErrorKind::Unsupported, "the target is not UTF-8"),
             },
             // What the kernel says of a descriptor that is not a link.
@@ -89,14 +93,30 @@ impl Root {
         }
     }
 
-    /// Lets the kernel follow the link at `path`, other links on the way included. One that
-    /// leads nowhere leads nowhere outside either.
-    fn check_link(&self, path: &str) -> Result<(), UfsError> {
-        match self.open_below(Op::ReadLink, path, OFlags::PATH) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+    /// Whether anything can be written here at all.
+    pub(super) fn is_writable(&self) -> bool {
+        let flags = rustix::fs::fstatvfs(&self.fd).map(|stat| stat.f_flag);
+        !flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY))
+    }
+
+    /// What is to be said of a file that this process has just put into its place or changed,
+    /// whose modification time was to be `mtime`. None if its version cannot be trusted: if the
+    /// time is one that the kernel may give a later change too, or not the one that was set.
+    pub(super) fn own(&self, stat: &Stat, mtime: i64) -> Option<Metadata> {
+        if inode::mtime(stat) != mtime || !inode::differs_from_clock(stat) {
+            return None;
         }
+        let mut own = self.own.lock();
+        if own.len() == MAX_OWN {
+            own.pop_front();
+        }
+        own.push_back(inode::version(stat));
+        inode::metadata(stat)
+    }
+
+    /// Whether `version` was given by [`own`](Self::own) lately, so that it can be trusted.
+    pub(super) fn is_own(&self, version: &FileVersion) -> bool {
+        self.own.lock().contains(version)
     }
 
     /// Says once per directory that it has names that cannot be shown.
@@ -113,38 +133,8 @@ impl Root {
     }
 }
 
-/// The error that `errno` means.
-pub(super) fn failure(errno: Errno, op: Op, uri: String) -> UfsError {
-    let (kind, cause) = match errno {
-        Errno::NOENT => (ErrorKind::NotFound, "it does not exist"),
-        Errno::NOTDIR => (
-            ErrorKind::NotFound,
-            "it, or something on the way to it, is not a directory",
-        ),
-        Errno::XDEV => (
-            ErrorKind::Denied,
-            "a symbolic link leads out of the root directory",
-        ),
-        Errno::LOOP => (
-            ErrorKind::Denied,
-            "symbolic links on the way form a loop, or are too many",
-        ),
-        Errno::ACCESS | Errno::PERM => (
-            ErrorKind::Denied,
-            "this process has no permission to read it",
-        ),
-        Errno::NAMETOOLONG => (ErrorKind::NotFound, "no name can be that long"),
-        Errno::STALE => (ErrorKind::Stale, "the file handle is stale"),
-        Errno::MFILE | Errno::NFILE => (ErrorKind::Busy, "too many files are open"),
-        Errno::NOSYS => (
-            ErrorKind::Unsupported,
-            "the kernel, or a sandbox around this process, does not know openat2 (Linux 5.6)",
-        ),
-        Errno::IO => (ErrorKind::Unavailable, "the device reported an error"),
-        other => return UfsError::new(ErrorKind::Unavailable, op, uri, other.to_string()),
-    };
-    UfsError::new(kind, op, uri, cause)
-}
-
 const MAX_RACES: usize = 16;
 const MAX_WARNINGS: usize = 1024;
+
+/// More than a process can make while their times are fresh.
+const MAX_OWN: usize = 256;
