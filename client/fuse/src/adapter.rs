@@ -5,6 +5,7 @@ mod directory;
 mod file;
 mod read_only;
 mod unopened;
+mod writing;
 mod xattr;
 
 pub(crate) use xattr::LOCATION;
@@ -101,10 +102,18 @@ impl Filesystem for Adapter {
         }
         let shared = Arc::clone(&self.shared);
         let timer = shared.metrics.start(Op::Getattr);
-        let pinned = shared.inodes.lock().pinned(ino.0);
+        let (pinned, draft) = {
+            let inodes = shared.inodes.lock();
+            (inodes.pinned(ino.0), inodes.draft(ino.0))
+        };
         if let Some(attr) = pinned {
             timer.finish(Outcome::Hit);
             return reply.attr(&shared.ttl, &attr);
+        }
+        if let Some(draft) = draft {
+            timer.finish(Outcome::Hit);
+            let attr = shared.style.file_attr(ino.0, &draft.attr());
+            return reply.attr(&Default::default(), &attr);
         }
         let path = match shared.path(ino) {
             Ok(path) => path,
@@ -196,12 +205,15 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // Nothing is ever dirty; the kernel does not ask again.
-        reply.error(Errno::ENOSYS);
+        if self.shared.read_only {
+            // Nothing is ever dirty; the kernel does not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
+        writing::flush(&self.shared, fh, "close", reply);
     }
 
     fn release(
@@ -224,11 +236,11 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.ok();
+        writing::flush(&self.shared, fh, "fsync", reply);
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -325,13 +337,16 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        // The kernel then treats files as having no holes.
-        reply.error(Errno::ENOSYS);
+        if self.shared.read_only {
+            // The kernel then treats files as having no holes.
+            return reply.error(Errno::ENOSYS);
+        }
+        writing::seek(&self.shared, fh, offset, whence, reply);
     }
 
     fn ioctl(
@@ -452,30 +467,46 @@ impl Filesystem for Adapter {
 
     fn create(
         &self,
-        _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
         _umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        if self.shared.read_only {
+            return read_only::refuse(&self.shared, |errno| reply.error(errno));
+        }
+        if name
+            .to_str()
+            .is_some_and(|name| control::answers(parent, name))
+        {
+            return reply.error(Errno::EACCES);
+        }
+        match writing::Creation::new(req, parent, name, mode, flags) {
+            Ok(creation) => writing::create(&self.shared, creation, reply),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn write(
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: u64,
-        _data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        if self.shared.read_only {
+            return read_only::refuse(&self.shared, |errno| reply.error(errno));
+        }
+        let how = (write_flags, flags);
+        writing::write(&self.shared, fh, offset, data, how, reply);
     }
 
     fn setxattr(
@@ -499,13 +530,19 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        if self.shared.read_only {
+            return read_only::refuse(&self.shared, |errno| reply.error(errno));
+        }
+        match offset.checked_add(length) {
+            Some(end) => writing::allocate(&self.shared, fh, offset..end, mode, reply),
+            None => reply.error(Errno::EFBIG),
+        }
     }
 
     fn copy_file_range(
@@ -521,7 +558,11 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        if self.shared.read_only {
+            return read_only::refuse(&self.shared, |errno| reply.error(errno));
+        }
+        // The kernel then reads and writes itself, and does not ask again.
+        reply.error(Errno::ENOSYS);
     }
 }
 

@@ -7,18 +7,22 @@
 //! own. Names are stored once; paths are made by walking up.
 
 mod affected;
+mod live;
 mod spread;
 mod version;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use fuser::{FileAttr, FileType};
+use millpond_client::Draft;
 use millpond_proto::FileId;
 
 use crate::attr::Kept;
 pub(crate) use affected::Affected;
+pub(crate) use live::Live;
 use spread::Spread;
 pub(crate) use version::{OpenFiles, Opened};
 
@@ -316,9 +320,62 @@ impl InodeTable {
         }
     }
 
-    /// Notes that a read arrived on `ino` through a handle whose open of `version` was
-    /// answered without [`keep_pages`](Opened::keep_pages).
-    pub(crate) fn settle(&mut self, ino: u64, version: FileId) {
+    /// Counts an open of `draft` on `ino`: from now on all who have it open see what is written.
+    ///
+    /// # Errors
+    /// [`Replaced`] when another version is open on this inode or the inode was replaced
+    /// before, as with [`open`](Self::open).
+    pub(crate) fn open_draft(&mut self, ino: u64, draft: &Arc<Draft>) -> Result<Opened, Replaced> {
+        let node = self.nodes.get_mut(&ino).ok_or(Replaced)?;
+        if node.detached {
+            return Err(Replaced);
+        }
+        let files = node.files.get_or_insert_with(Box::default);
+        match files.open_draft(draft) {
+            Some(keep_pages) => {
+                let seen = node.seen;
+                node.seen = draft.version();
+                Ok(Opened {
+                    keep_pages,
+                    refresh_attributes: seen.is_none() || seen != node.seen,
+                })
+            }
+            None => {
+                self.detach(ino);
+                Err(Replaced)
+            }
+        }
+    }
+
+    /// Has those who have `ino` open, if anybody has, read `draft` from now on. Where they have
+    /// another version open than it is written over, they keep that.
+    pub(crate) fn join_draft(&mut self, ino: u64, draft: &Arc<Draft>) {
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return;
+        };
+        if let Some(files) = node.files.as_mut().filter(|files| !files.is_closed())
+            && !files.join(draft)
+        {
+            self.detach(ino);
+        }
+    }
+
+    /// The draft of the file that is open on `ino`, if it was written since it was opened.
+    pub(crate) fn draft(&self, ino: u64) -> Option<Arc<Draft>> {
+        self.nodes.get(&ino)?.files.as_ref()?.live().draft()
+    }
+
+    /// What the handles that are open on `ino` have in common.
+    pub(crate) fn live(&self, ino: u64) -> Arc<Live> {
+        let files = self.nodes.get(&ino).and_then(|node| node.files.as_ref());
+        files
+            .map(|files| Arc::clone(files.live()))
+            .unwrap_or_default()
+    }
+
+    /// Notes that a read or a write arrived on `ino` through a handle whose open of `version`
+    /// was answered without [`keep_pages`](Opened::keep_pages).
+    pub(crate) fn settle(&mut self, ino: u64, version: Option<FileId>) {
         if let Some(node) = self.nodes.get_mut(&ino)
             && let Some(files) = &mut node.files
         {

@@ -25,6 +25,7 @@ pub struct FuseMetrics {
     latencies: [Latencies; OPS],
     stalls: Counter,
     read_bytes: Counter,
+    written_bytes: Counter,
     pub(crate) inodes: Gauge,
     pub(crate) open_files: Gauge,
     pub(crate) passthrough_opens: Counter,
@@ -168,6 +169,7 @@ impl FuseMetrics {
             Histogram::new(exponential_buckets(1e-6, 4.0, 13))
         });
         let read_bytes = Counter::default();
+        let written_bytes = Counter::default();
         let stalls = Counter::default();
         let inodes = Gauge::default();
         let open_files = Gauge::default();
@@ -187,6 +189,11 @@ impl FuseMetrics {
             "millpond_fuse_read_bytes",
             "Bytes of file data given to the kernel",
             read_bytes.clone(),
+        );
+        registry.register(
+            "millpond_fuse_written_bytes",
+            "Bytes of file data taken from the kernel",
+            written_bytes.clone(),
         );
         registry.register(
             "millpond_fuse_stalls",
@@ -224,6 +231,7 @@ impl FuseMetrics {
             latencies: ALL_OPS.map(|_| Latencies::new()),
             stalls,
             read_bytes,
+            written_bytes,
             inodes,
             open_files,
             passthrough_opens,
@@ -280,6 +288,10 @@ impl FuseMetrics {
 
     pub(crate) fn add_read_bytes(&self, bytes: usize) {
         self.read_bytes.inc_by(bytes as u64);
+    }
+
+    pub(crate) fn add_written_bytes(&self, bytes: usize) {
+        self.written_bytes.inc_by(bytes as u64);
     }
 
     pub(crate) fn start(self: &Arc<Self>, op: Op) -> OpTimer {

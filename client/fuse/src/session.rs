@@ -45,6 +45,9 @@ pub fn negotiate(config: &mut KernelConfig) {
         // Pages go when an open finds another version, and only then: with the default the
         // kernel would also drop them when a listing shows another time.
         InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+        // A file that is opened to be emptied is so in one request.
+        InitFlags::FUSE_ATOMIC_O_TRUNC,
+        InitFlags::FUSE_BIG_WRITES,
     ];
     for flag in wanted {
         if config.add_capabilities(flag).is_err() {
@@ -57,12 +60,16 @@ pub fn negotiate(config: &mut KernelConfig) {
     let _ = config.set_congestion_threshold(MAX_BACKGROUND * 3 / 4);
 }
 
-/// How a file is opened whose pages the kernel may, or may not, keep from before.
-pub const fn open_flags(keep_pages: bool) -> FopenFlags {
-    if keep_pages {
-        FopenFlags::FOPEN_NOFLUSH.union(FopenFlags::FOPEN_KEEP_CACHE)
-    } else {
-        FopenFlags::FOPEN_NOFLUSH
+/// How a file is opened whose pages the kernel may, or may not, keep from before, for reading
+/// or for writing too: then its `close` has something to wait for.
+pub const fn open_flags(keep_pages: bool, writes: bool) -> FopenFlags {
+    let flags = match writes {
+        true => FopenFlags::empty(),
+        false => FopenFlags::FOPEN_NOFLUSH,
+    };
+    match keep_pages {
+        true => flags.union(FopenFlags::FOPEN_KEEP_CACHE),
+        false => flags,
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, Notifier, ReplyEntry};
-use millpond_client::{Attr, ClientError, Directory, FileHandle, FileSystem, Found};
+use millpond_client::{Attr, ClientError, Directory, Draft, FileHandle, FileSystem, Found, Writer};
 use millpond_proto::{ErrorKind, Refusal};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -21,7 +21,7 @@ use crate::dir::DirCursor;
 use crate::errno::{errno_of, errno_of_refusal};
 use crate::handles::Handles;
 use crate::held::HeldFiles;
-use crate::inode::{Identity, InodeTable, Replaced};
+use crate::inode::{Identity, InodeTable, Live, Replaced};
 use crate::kernel_dirs::KernelDirs;
 use crate::metrics::{FuseMetrics, OpTimer, Outcome};
 use crate::options::MountOptions;
@@ -59,10 +59,26 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     pub(crate) ino: u64,
-    pub(crate) file: Arc<FileHandle>,
+    /// The version that it reads while the file is not written; none if the store had none when
+    /// it was opened, or it may write.
+    pub(crate) file: Option<Arc<FileHandle>>,
+    /// What it reads and writes, if it was opened while the file was written, or for that.
+    pub(crate) draft: Option<Arc<Draft>>,
+    /// There if it may write.
+    pub(crate) writer: Option<Writer>,
+    /// Shared by all handles on the inode.
+    pub(crate) live: Arc<Live>,
     /// Whether the first read through this handle is still to tell that the kernel has dropped
     /// the pages of earlier versions.
     pub(crate) unsettled: AtomicBool,
+}
+
+impl OpenFile {
+    /// What is read through the handle, if the file is written or was since it was opened.
+    pub(crate) fn draft(&self) -> Option<Arc<Draft>> {
+        let own = self.draft.as_ref().map(Arc::clone);
+        own.or_else(|| self.live.draft())
+    }
 }
 
 /// A directory handle that the kernel holds.
@@ -168,6 +184,20 @@ impl Shared {
                 && let Err(error) = notifier.inval_entry(INodeNo(parent), &name)
             {
                 tracing::debug!(%error, ?name, "the kernel did not drop a name");
+            }
+        };
+        self.tasks.spawn_blocking_on(notify, &self.runtime);
+    }
+
+    /// Has the kernel drop the pages and attributes of `ino`: it had its data in another place.
+    pub(crate) fn drop_pages(self: &Arc<Self>, ino: u64) {
+        let shared = Arc::clone(self);
+        // The kernel takes locks of pages, which requests under way hold.
+        let notify = move || {
+            if let Some(notifier) = shared.notifier.get()
+                && let Err(error) = notifier.inval_inode(INodeNo(ino), 0, 0)
+            {
+                tracing::debug!(%error, "the kernel did not drop pages");
             }
         };
         self.tasks.spawn_blocking_on(notify, &self.runtime);

@@ -146,6 +146,17 @@ impl Draft {
         }
     }
 
+    /// The version of the store that it is, or is written over; none if there is none yet.
+    pub fn below(&self) -> Option<FileId> {
+        let state = self.state.lock();
+        state.base.as_ref().map(|base| base.file_id())
+    }
+
+    /// Its length in bytes now.
+    pub fn size(&self) -> u64 {
+        self.state.lock().content.size()
+    }
+
     /// The path that it has in the namespace; none if it was removed or replaced.
     pub fn path(&self) -> Option<String> {
         self.state.lock().path.as_deref().map(str::to_owned)

@@ -28,8 +28,13 @@ impl Writer {
         &self.draft
     }
 
-    /// Whether there are other handles on the file.
-    pub(super) fn is_shared(&self) -> bool {
+    /// One more handle on what is being written as `draft`.
+    pub fn again(draft: &Arc<Draft>) -> Self {
+        Self::of(Arc::clone(draft))
+    }
+
+    /// Whether there are other handles that may write the file.
+    pub fn is_shared(&self) -> bool {
         self.draft.state().writers > 1
     }
 

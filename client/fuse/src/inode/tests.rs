@@ -87,7 +87,7 @@ fn pages_are_kept_while_the_version_is_the_same_and_dropped_when_it_changes() {
     let (old, new) = (version(1), version(2));
     let first = table.open(file, old, attr(1)).unwrap();
     assert!(!first.keep_pages && first.refresh_attributes);
-    table.settle(file, old);
+    table.settle(file, Some(old));
     assert!(table.open(file, old, attr(1)).unwrap().keep_pages);
     table.release(file);
     table.release(file);
@@ -96,7 +96,7 @@ fn pages_are_kept_while_the_version_is_the_same_and_dropped_when_it_changes() {
     table.release(file);
     let changed = table.open(file, new, attr(2)).unwrap();
     assert!(!changed.keep_pages && changed.refresh_attributes);
-    table.settle(file, new);
+    table.settle(file, Some(new));
     assert!(table.open(file, new, attr(2)).unwrap().keep_pages);
 }
 
@@ -108,14 +108,14 @@ fn regression_pages_are_kept_only_once_a_read_shows_that_the_old_ones_are_gone()
     let file = look(&mut table, ROOT, "f", FILE);
     let (old, new) = (version(1), version(2));
     table.open(file, old, attr(1)).unwrap();
-    table.settle(file, old);
+    table.settle(file, Some(old));
     table.release(file);
 
     assert!(!table.open(file, new, attr(2)).unwrap().keep_pages);
     assert!(!table.open(file, new, attr(2)).unwrap().keep_pages);
-    table.settle(file, old);
+    table.settle(file, Some(old));
     assert!(!table.open(file, new, attr(2)).unwrap().keep_pages);
-    table.settle(file, new);
+    table.settle(file, Some(new));
     assert!(table.open(file, new, attr(2)).unwrap().keep_pages);
 }
 
