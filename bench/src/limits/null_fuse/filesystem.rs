@@ -41,7 +41,7 @@ impl NullFiles {
     ) -> Self {
         let options = settings.mount_options();
         let len = period + u64::from(session::MAX_REQUEST);
-        let mut flags = session::open_flags(true);
+        let mut flags = session::open_flags(true, false);
         if settings.direct_io {
             flags |= FopenFlags::FOPEN_DIRECT_IO;
         }
