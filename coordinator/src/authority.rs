@@ -1,8 +1,8 @@
-//! The cluster's certificate authority: made at first start, kept in the data directory.
+//! The cluster's certificate authority: made at first start, kept in the cluster's state.
 //!
-//! The key lives in one file that only its owner may read, never in the log. The certificate
-//! is also recorded in the cluster's state, so a lost or exchanged key file is noticed before
-//! it splits the cluster into members that do not trust each other.
+//! The key is in the replicated log, which is sealed on disk and sent to other coordinators
+//! alone, so that whichever of them leads can certify. Earlier releases kept it in a file in the
+//! data directory: it is moved into the log at the first start of this one.
 
 use std::path::{Path, PathBuf};
 
@@ -18,30 +18,54 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads the authority kept in `dir`, or makes one for `cluster`. On disk when this
-    /// returns. `recorded` is the certificate that the cluster's state knows, if any.
+    /// The authority that the cluster's state holds.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Ca`] when key and certificate are damaged.
+    pub fn recorded(cert_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
+        let ca = ClusterCa::from_pem(cert_pem.to_owned(), key_pem.to_owned())?;
+        Ok(Self { ca })
+    }
+
+    /// The authority to be recorded for `cluster`: the one that an earlier release kept in
+    /// `dir`, else a new one. `known` is the certificate that the state has already, if any.
     ///
     /// # Errors
     /// [`AuthorityError`] when the key is missing or is not the one that the cluster trusts.
-    pub fn open(
+    pub fn to_record(
         dir: &Path,
         cluster: &ClusterId,
-        recorded: Option<&str>,
+        known: Option<&str>,
     ) -> Result<Self, AuthorityError> {
         let path = || dir.join(ClusterCa::FILE);
-        let ca = match (ClusterCa::load(dir)?, recorded) {
+        let ca = match (ClusterCa::load(dir)?, known) {
             (Some(ca), Some(known)) if ca.cert_pem().trim() != known.trim() => {
                 return Err(AuthorityError::Other { path: path() });
             }
             (Some(ca), _) => ca,
             (None, Some(_)) => return Err(AuthorityError::Lost { path: path() }),
-            (None, None) => {
-                let ca = ClusterCa::create(cluster)?;
-                ca.save(dir)?;
-                ca
-            }
+            (None, None) => ClusterCa::create(cluster)?,
         };
         Ok(Self { ca })
+    }
+
+    /// Removes the file of an earlier release, whose key is in the state by now.
+    pub fn forget_file(dir: &Path) {
+        let path = dir.join(ClusterCa::FILE);
+        match std::fs::remove_file(&path) {
+            Ok(()) => {
+                tracing::info!(path = %path.display(), "key of the authority is in the log now");
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot remove the old key file");
+            }
+        }
+    }
+
+    /// Its key, to be recorded in the cluster's state.
+    pub fn key_pem(&self) -> &str {
+        self.ca.key_pem()
     }
 
     /// The certificate that every member trusts, as PEM.
@@ -107,32 +131,36 @@ impl AuthorityError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     const CLUSTER: ClusterId = ClusterId([3; 16]);
 
     #[test]
-    fn the_authority_is_made_once_and_readable_by_its_owner_alone() {
+    fn a_recorded_authority_is_the_one_that_was_made() {
         let dir = tempfile::tempdir().unwrap();
-        let made = Authority::open(dir.path(), &CLUSTER, None).unwrap();
-        let again = Authority::open(dir.path(), &CLUSTER, None).unwrap();
-        assert_eq!(made.cert_pem().trim(), again.cert_pem().trim());
-        let file = std::fs::metadata(dir.path().join(ClusterCa::FILE)).unwrap();
-        assert_eq!(file.permissions().mode() & 0o777, 0o600);
-        Authority::open(dir.path(), &CLUSTER, Some(made.cert_pem())).unwrap();
+        let made = Authority::to_record(dir.path(), &CLUSTER, None).unwrap();
+        let back = Authority::recorded(made.cert_pem(), made.key_pem()).unwrap();
+        assert_eq!(made.cert_pem().trim(), back.cert_pem().trim());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn a_lost_or_exchanged_key_is_noticed() {
+    fn the_file_of_an_earlier_release_is_taken_over_if_it_is_the_right_one() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let known = Authority::open(dir.path(), &CLUSTER, None).unwrap();
-        let known = known.cert_pem();
-        let lost = Authority::open(other.path(), &CLUSTER, Some(known)).unwrap_err();
+        let earlier = ClusterCa::create(&CLUSTER).unwrap();
+        earlier.save(dir.path()).unwrap();
+        let known = earlier.cert_pem();
+        let taken = Authority::to_record(dir.path(), &CLUSTER, Some(known)).unwrap();
+        assert_eq!(taken.key_pem().trim(), earlier.key_pem().trim());
+        Authority::forget_file(dir.path());
+        Authority::forget_file(dir.path());
+        let lost = Authority::to_record(dir.path(), &CLUSTER, Some(known)).unwrap_err();
         assert!(matches!(lost, AuthorityError::Lost { .. }), "{lost}");
-        Authority::open(other.path(), &CLUSTER, None).unwrap();
-        let exchanged = Authority::open(other.path(), &CLUSTER, Some(known)).unwrap_err();
+        ClusterCa::create(&CLUSTER)
+            .unwrap()
+            .save(other.path())
+            .unwrap();
+        let exchanged = Authority::to_record(other.path(), &CLUSTER, Some(known)).unwrap_err();
         assert!(
             matches!(exchanged, AuthorityError::Other { .. }),
             "{exchanged}"

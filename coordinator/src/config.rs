@@ -1,5 +1,6 @@
 //! The coordinator's configuration: defaults, TOML file, `MILLPOND_…` environment, flags.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,6 +36,20 @@ pub struct Flags {
     /// Address for nodes, clients and the CLI (gRPC) [default: 0.0.0.0:7000]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
+    /// Where the other coordinators reach this one [default: the address of --listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Begin a group: the addresses of all its coordinators, this one's --advertise among them,
+    /// the same list at each
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub peers: Option<Vec<String>>,
+    /// Enter the running group that these coordinators are of
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub join: Option<Vec<String>>,
+    /// File with the secret that all coordinators of a group share, such as `openssl rand -hex
+    /// 32` makes [default: group.secret in the data directory, drawn at the first start]
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
     /// Address for metrics and health (HTTP), or `none` [default: 127.0.0.1:7001]
     #[arg(long, value_name = "IP:PORT")]
     pub admin: Option<String>,
@@ -67,6 +82,14 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `IP:PORT` for nodes, clients and the CLI.
     pub listen: String,
+    /// `HOST:PORT` where the other coordinators reach this one; that of `listen` if none.
+    pub advertise: Option<String>,
+    /// All coordinators of a group that is to begin.
+    pub peers: Vec<String>,
+    /// Coordinators of the running group to enter.
+    pub join: Vec<String>,
+    /// File with the group's secret; `group.secret` in the data directory if none.
+    pub secret_file: Option<PathBuf>,
     /// `IP:PORT` for metrics and health, or `none`.
     pub admin: String,
     /// Size of every block; 4 MiB at the first start if none.
@@ -88,6 +111,10 @@ impl Default for Settings {
         Self {
             data_dir: default_data_dir("coordinator"),
             listen: "0.0.0.0:7000".to_owned(),
+            advertise: None,
+            peers: Vec::new(),
+            join: Vec::new(),
+            secret_file: None,
             admin: "127.0.0.1:7001".to_owned(),
             block_size: None,
             open_join: false,
@@ -105,6 +132,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// For nodes, clients and the CLI; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Where the other coordinators reach this one; where it listens if none.
+    pub advertise: Option<String>,
+    /// What it does at its first start.
+    pub first_start: FirstStart,
+    /// The group's secret; in the data directory if none.
+    pub secret_file: Option<PathBuf>,
     /// For metrics and health.
     pub admin: Option<SocketAddr>,
     /// The block size asked for. The first start takes it or 4 MiB; a later start with
@@ -116,6 +149,23 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// After how long a silent node is dead.
     pub death_timeout: Duration,
+}
+
+/// What a coordinator does at its first start. Later it goes on in the group that its log knows.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub enum FirstStart {
+    /// Begins a group of its own.
+    #[default]
+    Alone,
+    /// Begins a group together with others: the addresses of all in order, and its own place.
+    Together {
+        /// Sorted, without duplicates.
+        peers: Vec<String>,
+        /// The index of this coordinator.
+        own: usize,
+    },
+    /// Enters the running group that one of these is of.
+    Enter(Vec<String>),
 }
 
 impl CoordinatorArgs {
@@ -162,9 +212,16 @@ impl Settings {
         if self.data_dir.as_os_str().is_empty() {
             return Err(ConfigError::invalid("data_dir", "it is empty"));
         }
+        let listen = address("listen", &self.listen)?;
+        if let Some(advertise) = &self.advertise {
+            host_and_port("advertise", advertise)?;
+        }
         Ok(Config {
             data_dir: self.data_dir.clone(),
-            listen: address("listen", &self.listen)?,
+            listen,
+            advertise: self.advertise.clone(),
+            first_start: self.first_start(listen)?,
+            secret_file: self.secret_file.clone(),
             admin,
             block_size: block_size.map_err(|e| ConfigError::invalid("block_size", e))?,
             open_join: self.open_join,
@@ -172,6 +229,65 @@ impl Settings {
             death_timeout: self.death_timeout,
         })
     }
+}
+
+impl Settings {
+    fn first_start(&self, listen: SocketAddr) -> Result<FirstStart, ConfigError> {
+        for (key, addrs) in [("peers", &self.peers), ("join", &self.join)] {
+            for addr in addrs {
+                host_and_port(key, addr)?;
+            }
+        }
+        if self.peers.is_empty() && self.join.is_empty() {
+            return Ok(FirstStart::Alone);
+        }
+        let key = if self.join.is_empty() {
+            "peers"
+        } else {
+            "join"
+        };
+        if !self.peers.is_empty() && !self.join.is_empty() {
+            let why = "a coordinator begins a group (peers) or enters one (join), not both";
+            return Err(ConfigError::invalid("join", why));
+        }
+        if self.secret_file.is_none() {
+            let why = format!(
+                "{key} needs the secret that the coordinators of the group share: make a file with \
+                 `openssl rand -hex 32`, give it to each, and name it here (the secret of a \
+                 coordinator that began alone is group.secret in its data directory)"
+            );
+            return Err(ConfigError::invalid("secret_file", why));
+        }
+        if self.advertise.is_none() && listen.ip().is_unspecified() {
+            let why = format!("{key} needs it: the others cannot reach {listen}");
+            return Err(ConfigError::invalid("advertise", why));
+        }
+        if !self.join.is_empty() {
+            return Ok(FirstStart::Enter(self.join.clone()));
+        }
+        let own = self.advertise.clone().unwrap_or_else(|| listen.to_string());
+        let peers: BTreeSet<String> = self.peers.iter().cloned().collect();
+        let peers: Vec<String> = peers.into_iter().collect();
+        match peers.iter().position(|peer| *peer == own) {
+            Some(own) => Ok(FirstStart::Together { peers, own }),
+            None => Err(ConfigError::invalid(
+                "peers",
+                format!("{own}, which is this coordinator, is not in the list of all"),
+            )),
+        }
+    }
+}
+
+fn host_and_port(key: &str, text: &str) -> Result<(), ConfigError> {
+    let parts = text.rsplit_once(':');
+    let valid = parts.is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if valid {
+        return Ok(());
+    }
+    let why = format!("{text:?} is not an address; write HOST:PORT, like 10.0.0.1:7000");
+    Err(ConfigError::invalid(key, why))
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
@@ -224,6 +340,39 @@ mod tests {
         );
         let error = invalid(|s| s.heartbeat_interval = Duration::ZERO);
         assert!(error.contains("heartbeat_interval"), "{error}");
+    }
+
+    #[test]
+    fn a_group_needs_a_secret_a_reachable_address_and_itself_in_the_list() {
+        let peers = |list: &[&str]| list.iter().map(|&p| p.to_owned()).collect::<Vec<_>>();
+        let group = |settings: &mut Settings| {
+            settings.listen = "10.0.0.2:7000".into();
+            settings.secret_file = Some("/s".into());
+            settings.peers = peers(&["10.0.0.3:7000", "10.0.0.2:7000", "10.0.0.1:7000"]);
+        };
+        let mut settings = Settings::default();
+        group(&mut settings);
+        let first = settings.validate().unwrap().first_start;
+        let sorted = peers(&["10.0.0.1:7000", "10.0.0.2:7000", "10.0.0.3:7000"]);
+        assert_eq!(
+            first,
+            FirstStart::Together {
+                peers: sorted,
+                own: 1
+            }
+        );
+
+        let error = |change: fn(&mut Settings)| {
+            invalid(|s| {
+                group(s);
+                change(s);
+            })
+        };
+        assert!(error(|s| s.secret_file = None).contains("openssl"));
+        assert!(error(|s| s.listen = "0.0.0.0:7000".into()).contains("advertise"));
+        assert!(error(|s| s.advertise = Some("10.0.0.9:7000".into())).contains("not in the list"));
+        assert!(error(|s| s.join = vec!["10.0.0.9:7000".into()]).contains("not both"));
+        assert!(error(|s| s.peers = vec!["10.0.0.9".into()]).contains("HOST:PORT"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Join, MountChange, NewMount, Op};
+pub use command::{Command, Hidden, Join, MountChange, NewMount, Op};
 pub use members::is_live;
 pub use outcome::{Applied, Effect, Outcome, Refused};
 pub use state::State;

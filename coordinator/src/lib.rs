@@ -10,6 +10,8 @@
 //! | [`liveness`] | who was heard when, and who is dead |
 //! | [`authority`] | the cluster's certificate authority |
 //! | [`service`] | the gRPC service |
+//! | [`group`] | the other coordinators |
+//! | [`secret`] | what the coordinators of a group share |
 //! | [`data_dir`] | the directory that one process holds |
 //! | [`metrics`] | what is counted |
 //!
@@ -20,12 +22,14 @@ pub mod config;
 pub mod coordinator;
 pub mod data_dir;
 pub mod engine;
+pub mod group;
 pub mod liveness;
 pub mod metrics;
 pub mod raft;
 pub mod run;
+pub mod secret;
 pub mod service;
 
-pub use config::{Config, CoordinatorArgs};
+pub use config::{Config, CoordinatorArgs, FirstStart};
 pub use coordinator::{Coordinator, StartError};
 pub use run::{run, run_with_args};

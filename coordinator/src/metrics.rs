@@ -45,6 +45,9 @@ pub enum Rpc {
     UpdateMount,
     RemoveMount,
     Status,
+    Coordinators,
+    RemoveCoordinator,
+    TransferLead,
 }
 
 impl Rpc {
@@ -60,6 +63,9 @@ impl Rpc {
             Self::UpdateMount => "update_mount",
             Self::RemoveMount => "remove_mount",
             Self::Status => "status",
+            Self::Coordinators => "coordinators",
+            Self::RemoveCoordinator => "remove_coordinator",
+            Self::TransferLead => "transfer_lead",
         }
     }
 }

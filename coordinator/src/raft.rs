@@ -6,11 +6,12 @@
 //! | `db` | the database file |
 //! | `log` | votes and entries in it |
 //! | `machine` | the engine's state and its snapshots |
-//! | `network` | the other coordinators (none yet) |
+//! | `network` | messages to the other coordinators |
+//! | `membership` | who is in the group, and who leads it |
 //!
 //! # Guarantees
-//! - A command whose proposer got an answer is in the log on disk: killing the process or the
-//!   machine loses nothing that was acknowledged.
+//! - A command whose proposer got an answer is in the log on the disks of a majority: killing
+//!   any minority of the processes or machines loses nothing that was acknowledged.
 //! - The log is cut after every [`SNAPSHOT_EVERY`] entries, so the file stays small whatever
 //!   the cluster's age.
 #![allow(
@@ -21,25 +22,31 @@
 mod db;
 mod log;
 mod machine;
+mod membership;
 mod network;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_proto::wire::pb::ConsensusKind;
 use millpond_proto::{ClusterView, ErrorKind};
-use openraft::error::{CheckIsLeaderError, ClientWriteError, InitializeError, RaftError};
-use openraft::{BasicNode, Config, Raft, SnapshotPolicy};
+use openraft::error::{CheckIsLeaderError, ClientWriteError, RaftError};
+use openraft::{Config, Raft, SnapshotPolicy};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 
 use crate::engine::{Applied, Command, Op, Refused};
+use crate::group::Peers;
+use crate::secret::Sealer;
 
 pub use db::DbError;
 pub use machine::Published;
+pub use membership::{GroupError, GroupMember};
 
 openraft::declare_raft_types!(
     /// How this cluster fills in openraft.
@@ -52,23 +59,34 @@ pub const SNAPSHOT_EVERY: u64 = 256;
 /// How many entries stay in the log behind a snapshot, for a follower that is a bit late.
 const KEEP_BEHIND_SNAPSHOT: u64 = 64;
 
+/// The most entries in one message to another coordinator. Each is at most as long as a request.
+const ENTRIES_PER_MESSAGE: u64 = 16;
+
 /// The most commands under way at once; more are answered Busy.
 const MAX_PROPOSALS: usize = 256;
 
-/// How long a command may take, its commit to disk included.
+/// How long a command may take, its commit to the disks of a majority included.
 const PROPOSAL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long the first election may take at start.
-const ELECTION_DEADLINE: Duration = Duration::from_secs(20);
+/// How often a leader says that it leads, in milliseconds.
+const HEARTBEAT: u64 = 200;
+
+/// Within which time a follower that hears of no leader stands for election, in milliseconds:
+/// a leader that dies is replaced within two seconds.
+const ELECTION: std::ops::Range<u64> = 800..1400;
 
 /// The name of the database file in the data directory.
 const DB_FILE: &str = "raft.redb";
 
-/// This coordinator's number among the coordinators.
-const MEMBER: u64 = 1;
+/// The value that holds this coordinator's number.
+const MEMBER: &str = "member";
+
+/// The number of a coordinator that begins a group alone.
+pub const FIRST: u64 = 1;
 
 /// A running member of the consensus.
 pub struct Consensus {
+    id: u64,
     raft: Raft<Types>,
     db: db::Db,
     published: watch::Receiver<Published>,
@@ -77,71 +95,75 @@ pub struct Consensus {
 
 impl std::fmt::Debug for Consensus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consensus").finish_non_exhaustive()
+        f.debug_struct("Consensus")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl Consensus {
-    /// Opens the log in `dir` (or begins one), elects a leader, and applies everything that
-    /// was ever acknowledged. `addr` is where other coordinators would find this one.
+    /// Opens the log in `dir`, or begins one for the coordinator `fresh`; the number of a log
+    /// that exists is kept. From now on it hears other coordinators; whether it is in a group
+    /// with them is another question ([`begin`](Self::begin), [`enter`](Self::enter)).
     ///
     /// # Errors
     /// [`ConsensusError::Open`] when the database cannot be opened, [`ConsensusError::Start`]
     /// when openraft cannot go on from it.
-    pub async fn start(dir: &Path, addr: &str) -> Result<Self, ConsensusError> {
+    pub async fn open(
+        dir: &Path,
+        fresh: u64,
+        sealer: Sealer,
+        peers: Arc<Peers>,
+    ) -> Result<Self, ConsensusError> {
         let path = dir.join(DB_FILE);
         let open = |source| ConsensusError::Open {
             path: path.display().to_string(),
             source,
         };
         let file = path.clone();
-        let db = tokio::task::spawn_blocking(move || db::Db::open(&file));
+        let db = tokio::task::spawn_blocking(move || db::Db::open(&file, sealer));
         let db = db.await.unwrap_or(Err(DbError::Stopping)).map_err(open)?;
+        let id = own_number(&db, fresh).await.map_err(open)?;
         let machine = machine::Machine::open(db.clone()).await.map_err(open)?;
         let published = machine.published();
 
         let log = log::LogStore::new(db.clone());
-        let network = network::SingleMember;
-        let raft = Raft::new(MEMBER, config()?, network, log, machine).await;
-        let raft = raft.map_err(ConsensusError::start)?;
-        let consensus = Self {
-            raft,
+        let network = network::Network::new(peers);
+        let raft = Raft::new(id, config()?, network, log, machine).await;
+        Ok(Self {
+            id,
+            raft: raft.map_err(ConsensusError::start)?,
             db,
             published,
             proposals: Semaphore::new(MAX_PROPOSALS),
-        };
-        match consensus.elect(addr).await {
-            Ok(()) => Ok(consensus),
-            Err(error) => {
-                consensus.shutdown().await;
-                Err(error)
+        })
+    }
+
+    /// This coordinator's number in its group.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Takes in a message of another coordinator, and answers it.
+    ///
+    /// # Errors
+    /// When the message is none.
+    pub async fn receive(
+        &self,
+        kind: ConsensusKind,
+        body: &[u8],
+    ) -> Result<Vec<u8>, serde_json::Error> {
+        match kind {
+            ConsensusKind::Append => answer(body, |m| self.raft.append_entries(m)).await,
+            ConsensusKind::Vote => answer(body, |m| self.raft.vote(m)).await,
+            ConsensusKind::Snapshot => answer(body, |m| self.raft.install_snapshot(m)).await,
+            ConsensusKind::Unspecified => {
+                Err(serde::de::Error::custom("a message of no known kind"))
             }
         }
     }
 
-    async fn elect(&self, addr: &str) -> Result<(), ConsensusError> {
-        let initialized = self.raft.is_initialized().await;
-        if !initialized.map_err(ConsensusError::start)? {
-            let members = BTreeMap::from([(MEMBER, BasicNode::new(addr))]);
-            match self.raft.initialize(members).await {
-                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-                Err(error) => return Err(ConsensusError::start(error)),
-            }
-        }
-        let wait = self.raft.wait(Some(ELECTION_DEADLINE));
-        let led = wait
-            .metrics(|m| m.current_leader.is_some(), "a leader")
-            .await;
-        led.map_err(ConsensusError::start)?;
-        match self.raft.ensure_linearizable().await {
-            Ok(_) => Ok(()),
-            // Another coordinator leads: its entries are applied as they come.
-            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(_))) => Ok(()),
-            Err(error) => Err(ConsensusError::start(error)),
-        }
-    }
-
-    /// Has `op` agreed on, written to disk and applied.
+    /// Has `op` agreed on, written to the disks of a majority and applied.
     ///
     /// # Errors
     /// The inner error is the engine's refusal; nothing has changed then. The outer one says
@@ -167,6 +189,23 @@ impl Consensus {
         }
     }
 
+    /// Returns once everything that was acknowledged before the call is in the published state:
+    /// a majority has confirmed that this coordinator leads.
+    ///
+    /// # Errors
+    /// [`ProposeError`]: it does not lead, or no majority answers.
+    pub async fn catch_up(&self) -> Result<(), ProposeError> {
+        let confirmed = tokio::time::timeout(PROPOSAL_DEADLINE, self.raft.ensure_linearizable());
+        match confirmed.await.map_err(|_| ProposeError::Timeout)? {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+                let leader = to.leader_node.map(|n| n.addr);
+                Err(ProposeError::NotLeader { leader })
+            }
+            Err(error) => Err(ProposeError::Failed(error.to_string())),
+        }
+    }
+
     /// What the state looks like now, and how to hear of changes. Only the latest value is
     /// kept, so a slow reader skips some.
     pub fn published(&self) -> watch::Receiver<Published> {
@@ -180,13 +219,6 @@ impl Consensus {
     pub fn view(&self) -> Result<Arc<ClusterView>, Refused> {
         let view = self.published.borrow().view.clone();
         view.ok_or(Refused::NotBootstrapped)
-    }
-
-    /// Whether this member leads, and so may judge who is alive.
-    pub fn is_leader(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let leader = metrics.borrow().current_leader;
-        leader == Some(MEMBER)
     }
 
     /// The index of the last applied log entry.
@@ -219,12 +251,44 @@ impl Consensus {
     }
 }
 
+/// The number that the log belongs to; a log that has none yet is given `fresh`. Earlier
+/// releases kept none: their groups had one member.
+async fn own_number(db: &db::Db, fresh: u64) -> Result<u64, DbError> {
+    if let Some(kept) = db.value(MEMBER).await? {
+        return Ok(kept);
+    }
+    let id = if log::is_used(db).await? {
+        FIRST
+    } else {
+        fresh
+    };
+    let sealer = db.sealer();
+    db.write(move |tx| sealer.put(tx, MEMBER, &id)).await?;
+    Ok(id)
+}
+
+/// What `handle` makes of the message in `body`, its failure included.
+async fn answer<M, A, F>(
+    body: &[u8],
+    handle: impl FnOnce(M) -> F,
+) -> Result<Vec<u8>, serde_json::Error>
+where
+    M: DeserializeOwned,
+    A: Serialize,
+    F: Future<Output = A>,
+{
+    let message = serde_json::from_slice(body)?;
+    serde_json::to_vec(&handle(message).await)
+}
+
 fn config() -> Result<Arc<Config>, ConsensusError> {
     let config = Config {
         cluster_name: "millpond".to_owned(),
-        heartbeat_interval: 250,
-        election_timeout_min: 1000,
-        election_timeout_max: 2000,
+        heartbeat_interval: HEARTBEAT,
+        election_timeout_min: ELECTION.start,
+        election_timeout_max: ELECTION.end,
+        install_snapshot_timeout: 5000,
+        max_payload_entries: ENTRIES_PER_MESSAGE,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
         max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
         purge_batch_size: 32,

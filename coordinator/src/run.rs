@@ -37,7 +37,12 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// # Errors
 /// What keeps it from starting, or from going on.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let coordinator = match Coordinator::start(config).await {
+    // A group without a majority may keep it waiting for long.
+    let started = tokio::select! {
+        started = Coordinator::start(config) => started,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let coordinator = match started {
         Ok(coordinator) => coordinator,
         Err(error @ StartError::BlockSize { .. }) => {
             return Err(UsageError::new(error.to_string()).into());
@@ -52,6 +57,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             admin.map_or_else(|| "none".to_owned(), |a| a.to_string()),
         ),
         ("cluster", coordinator.cluster().to_string()),
+        ("id", coordinator.id().to_string()),
     ]);
     let failure = tokio::select! {
         () = shutdown.cancelled() => None,

@@ -4,17 +4,22 @@
 //! |---|---|
 //! | `door` | checks of what comes in, and its conversion to domain types |
 //! | `failure` | an answer that is an error |
+//! | `group` | the group of coordinators: who is in it, who leads |
+//! | `leader` | which calls go to the leader, and how they get there |
 //! | `watch` | the stream of views |
 //!
-//! Nothing is decided here: calls become commands for the engine, or read what it published.
+//! Nothing is decided here: calls become commands for the engine, or read what it published. A
+//! coordinator that does not lead passes on what only the leader can answer.
 
 mod door;
 mod failure;
+mod group;
+mod leader;
 mod watch;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use millpond_proto::wire::pb;
@@ -29,6 +34,7 @@ use tracing::{Instrument, instrument};
 use crate::authority::Authority;
 use crate::engine::members::{check_incarnation, not_live};
 use crate::engine::{Applied, Effect, Op, Outcome, Refused, is_live};
+use crate::group::{Caller, Peers};
 use crate::liveness::Liveness;
 use crate::metrics::{Metrics, Rpc, state_name};
 use crate::raft::Consensus;
@@ -46,8 +52,10 @@ const MAX_REQUEST_BYTES: usize = 1 << 20;
 pub struct Shared {
     /// The engine behind its log.
     pub consensus: Consensus,
-    /// Signs certificates.
-    pub authority: Authority,
+    /// The other coordinators.
+    pub peers: Arc<Peers>,
+    /// Signs certificates, once the cluster's state is there.
+    pub authority: OnceLock<Authority>,
     /// Who was heard when.
     pub liveness: Mutex<Liveness>,
     /// What is counted.
@@ -56,8 +64,10 @@ pub struct Shared {
     pub heartbeat_interval: Duration,
     /// Whether peers on other machines are served.
     pub open_join: bool,
-    /// Where this coordinator is reached.
+    /// Where this coordinator listens.
     pub addr: SocketAddr,
+    /// Where the other coordinators reach it.
+    pub advertised: String,
     /// Ends all watch streams.
     pub stop: CancellationToken,
 }
@@ -164,10 +174,18 @@ impl Service {
         }
     }
 
+    fn authority(&self) -> Result<&Authority, Failure> {
+        let authority = self.shared.authority.get();
+        authority.ok_or_else(|| {
+            let message = "this coordinator waits for a majority of its group; try again";
+            Failure::new(ErrorKind::Unavailable, message)
+        })
+    }
+
     /// Peers on other machines are served only when the operator said so: nothing yet proves
     /// who they are, and what they would get are certificates and the secrets of mounts.
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Failure> {
-        if self.shared.open_join || is_local(request) {
+        if self.shared.open_join || is_local(request) || is_coordinator(request) {
             return Ok(());
         }
         Err(Failure::new(
@@ -188,7 +206,7 @@ impl Service {
         let (join, csr_pem) = door::join(request)?;
         let incarnation = join.incarnation;
         // A request that cannot be certified must not leave a member behind.
-        self.shared.authority.certify_client(&csr_pem)?;
+        self.authority()?.certify_client(&csr_pem)?;
         let Outcome::Joined(node) = self.shared.propose(Op::Join(join)).await? else {
             return Err(Failure::internal("a join was answered with something else"));
         };
@@ -197,7 +215,7 @@ impl Service {
             .liveness
             .lock()
             .hear(node, incarnation, None, now);
-        let cert_pem = self.shared.authority.certify_node(&csr_pem, node)?;
+        let cert_pem = self.authority()?.certify_node(&csr_pem, node)?;
         self.shared.metrics.certificates.inc();
         let view = self.view()?;
         tracing::info!(%node, incarnation, epoch = %view.epoch, "node joined");
@@ -205,7 +223,7 @@ impl Service {
             node_id: node.0,
             view: Some(view.as_ref().into()),
             cert_pem,
-            ca_pem: self.shared.authority.cert_pem().to_owned(),
+            ca_pem: self.authority()?.cert_pem().to_owned(),
             heartbeat_interval_ms: self.shared.heartbeat_interval.as_millis() as u64,
         })
     }
@@ -215,10 +233,6 @@ impl Service {
         &self,
         request: pb::HeartbeatRequest,
     ) -> Result<pb::HeartbeatResponse, Failure> {
-        if !self.shared.consensus.is_leader() {
-            let message = "this coordinator does not lead and cannot take heartbeats";
-            return Err(Failure::new(ErrorKind::Unavailable, message));
-        }
         let node = NodeId(request.node_id);
         let incarnation = request.incarnation;
         let view = self.view()?;
@@ -260,11 +274,10 @@ impl Service {
         if redacted {
             shown.mounts = view.mounts.iter().map(redact).collect();
         }
-        let leads = self.shared.consensus.is_leader();
-        let leader = if leads {
-            self.shared.addr.to_string()
-        } else {
-            String::new()
+        // Only the leader's word is fresh.
+        let leader = match self.shared.consensus.is_leader() {
+            true => self.shared.advertised.clone(),
+            false => String::new(),
         };
         Ok(pb::StatusResponse {
             view: Some(shown),
@@ -293,14 +306,24 @@ fn redact(mount: &Mount) -> pb::Mount {
     }
 }
 
+fn caller<T>(request: &Request<T>) -> Option<&Caller> {
+    request.extensions().get::<Caller>()
+}
+
 fn is_local<T>(request: &Request<T>) -> bool {
-    let peer = request.remote_addr();
-    peer.is_some_and(|addr| addr.ip().to_canonical().is_loopback())
+    caller(request).is_some_and(|caller| caller.addr.ip().to_canonical().is_loopback())
+}
+
+/// Another coordinator has admitted the request and passes it on.
+fn is_coordinator<T>(request: &Request<T>) -> bool {
+    caller(request).is_some_and(|caller| caller.is_coordinator)
 }
 
 fn peer<T>(request: &Request<T>) -> String {
-    let peer = request.remote_addr();
-    peer.map_or_else(|| "the caller".to_owned(), |addr| addr.ip().to_string())
+    caller(request).map_or_else(
+        || "the caller".to_owned(),
+        |caller| caller.addr.ip().to_string(),
+    )
 }
 
 #[tonic::async_trait]
@@ -312,7 +335,14 @@ impl Control for Service {
     ) -> Result<Response<pb::JoinResponse>, Status> {
         let call = async {
             self.admit(&request)?;
-            self.join(request.into_inner()).await
+            match self.leader_for(&request)? {
+                Some(leader) => {
+                    leader
+                        .ask(request, |mut c, r| async move { c.join(r).await })
+                        .await
+                }
+                None => self.join(request.into_inner()).await,
+            }
         };
         self.answer(Rpc::Join, call).await
     }
@@ -324,7 +354,14 @@ impl Control for Service {
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
         let call = async {
             self.admit(&request)?;
-            self.heartbeat(request.into_inner()).await
+            match self.leader_for(&request)? {
+                Some(leader) => {
+                    leader
+                        .ask(request, |mut c, r| async move { c.heartbeat(r).await })
+                        .await
+                }
+                None => self.heartbeat(request.into_inner()).await,
+            }
         };
         self.answer(Rpc::Heartbeat, call).await
     }
@@ -336,6 +373,11 @@ impl Control for Service {
     ) -> Result<Response<pb::LeaveResponse>, Status> {
         let call = async {
             self.admit(&request)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                return leader
+                    .ask(request, |mut c, r| async move { c.leave(r).await })
+                    .await;
+            }
             let request = request.into_inner();
             let leave = Op::Leave {
                 node: NodeId(request.node_id),
@@ -359,12 +401,12 @@ impl Control for Service {
                 let message = "only clients are certified this way; a cache node joins";
                 return Err(Failure::new(ErrorKind::Invalid, message));
             }
-            let cert_pem = self.shared.authority.certify_client(&request.csr_pem)?;
+            let cert_pem = self.authority()?.certify_client(&request.csr_pem)?;
             self.shared.metrics.certificates.inc();
             Ok(pb::CertifyResponse {
                 cluster_id: self.view()?.cluster.0.to_vec(),
                 cert_pem,
-                ca_pem: self.shared.authority.cert_pem().to_owned(),
+                ca_pem: self.authority()?.cert_pem().to_owned(),
             })
         };
         self.answer(Rpc::Certify, call).await
@@ -396,6 +438,11 @@ impl Control for Service {
     ) -> Result<Response<pb::MountResponse>, Status> {
         let call = async {
             self.admit(&request)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                return leader
+                    .ask(request, |mut c, r| async move { c.add_mount(r).await })
+                    .await;
+            }
             let mount = door::add_mount(request.into_inner(), &self.view()?.mounts)?;
             let (path, ufs) = (mount.path.clone(), mount.ufs.clone());
             let added = self.change_mount(Op::AddMount(mount)).await?;
@@ -412,6 +459,11 @@ impl Control for Service {
     ) -> Result<Response<pb::MountResponse>, Status> {
         let call = async {
             self.admit(&request)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                return leader
+                    .ask(request, |mut c, r| async move { c.update_mount(r).await })
+                    .await;
+            }
             let change = door::update_mount(request.into_inner(), &self.view()?.mounts)?;
             let path = change.path.clone();
             let updated = self.change_mount(Op::UpdateMount(change)).await?;
@@ -428,6 +480,11 @@ impl Control for Service {
     ) -> Result<Response<pb::MountResponse>, Status> {
         let call = async {
             self.admit(&request)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                return leader
+                    .ask(request, |mut c, r| async move { c.remove_mount(r).await })
+                    .await;
+            }
             let path = door::mount_path(&request.get_ref().path)?;
             let remove = Op::RemoveMount { path: path.clone() };
             let removed = self.change_mount(remove).await?;
@@ -444,7 +501,73 @@ impl Control for Service {
     ) -> Result<Response<pb::StatusResponse>, Status> {
         // Who is served gets the secrets by watching anyway; everyone else may look, without.
         let redacted = self.admit(&request).is_err();
-        let call = async { self.status(redacted) };
+        let call = async {
+            let leader = self.leader_for(&request);
+            match leader {
+                Ok(Some(leader)) if !redacted => {
+                    leader
+                        .ask(request, |mut c, r| async move { c.status(r).await })
+                        .await
+                }
+                // Everything that was acknowledged is to be seen.
+                Ok(None) => {
+                    self.shared.consensus.catch_up().await?;
+                    self.status(redacted)
+                }
+                // Without a leader, and for those who may only look: what this one knows.
+                _ => self.status(redacted),
+            }
+        };
         self.answer(Rpc::Status, call).await
+    }
+
+    #[instrument(level = "debug", skip_all)]
+    async fn coordinators(
+        &self,
+        request: Request<pb::CoordinatorsRequest>,
+    ) -> Result<Response<pb::CoordinatorsResponse>, Status> {
+        let call = async {
+            match self.leader_for(&request) {
+                Ok(Some(leader)) => {
+                    leader
+                        .ask(request, |mut c, r| async move { c.coordinators(r).await })
+                        .await
+                }
+                _ => Ok(group::members(&self.shared.consensus)),
+            }
+        };
+        self.answer(Rpc::Coordinators, call).await
+    }
+
+    #[instrument(skip_all, fields(coordinator = request.get_ref().id))]
+    async fn remove_coordinator(
+        &self,
+        request: Request<pb::RemoveCoordinatorRequest>,
+    ) -> Result<Response<pb::CoordinatorsResponse>, Status> {
+        let call = async {
+            self.admit(&request)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                let ask = |mut c: leader::Client, r| async move { c.remove_coordinator(r).await };
+                return leader.ask(request, ask).await;
+            }
+            group::remove(&self.shared, request.get_ref().id).await
+        };
+        self.answer(Rpc::RemoveCoordinator, call).await
+    }
+
+    #[instrument(skip_all, fields(coordinator = request.get_ref().id))]
+    async fn transfer_lead(
+        &self,
+        request: Request<pb::TransferLeadRequest>,
+    ) -> Result<Response<pb::CoordinatorsResponse>, Status> {
+        let call = async {
+            self.admit(&request)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                let ask = |mut c: leader::Client, r| async move { c.transfer_lead(r).await };
+                return leader.ask(request, ask).await;
+            }
+            group::transfer(&self.shared, request.get_ref().id).await
+        };
+        self.answer(Rpc::TransferLead, call).await
     }
 }

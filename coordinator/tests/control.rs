@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use common::{Client, PATIENCE, beat, connect, csr, join, mount, status, view_where};
-use millpond_coordinator::{Config, Coordinator};
+use millpond_coordinator::{Config, Coordinator, FirstStart};
 use millpond_net::tls::{Identity, PeerRole};
 use millpond_proto::wire::pb;
 use millpond_proto::{ClusterView, MemberState, NodeId};
@@ -47,6 +47,9 @@ fn config(dir: &TempDir) -> Config {
     Config {
         data_dir: dir.path().to_owned(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        advertise: None,
+        first_start: FirstStart::Alone,
+        secret_file: None,
         admin: None,
         block_size: None,
         open_join: false,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use millpond_cache_node::NodeConfig;
 use millpond_cache_node::node::{self, Ready};
-use millpond_coordinator::{Config, Coordinator};
+use millpond_coordinator::{Config, Coordinator, FirstStart};
 use millpond_process::Size;
 use millpond_proto::BlockSize;
 use millpond_proto::ring::NORMAL_WEIGHT;
@@ -55,6 +55,9 @@ impl InProcess {
             admin: Some(ANY_PORT),
             block_size: Some(BlockSize::new(size(&spec.block_size)?.bytes())?),
             open_join: false,
+            advertise: None,
+            first_start: FirstStart::Alone,
+            secret_file: None,
             heartbeat_interval: humantime::parse_duration(&spec.heartbeat)?,
             death_timeout: humantime::parse_duration(&spec.death_timeout)?,
         };

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use millpond_process::logging::{self, LogArgs, LogConfig};
 use millpond_process::shutdown;
 
-use crate::{child, dev, fs, info, mount, mounts, ring, stats, status};
+use crate::{child, coordinators, dev, fs, info, mount, mounts, ring, stats, status};
 
 /// A distributed block cache between your data lake and your machines.
 ///
@@ -30,6 +30,7 @@ enum Command {
     Stats(stats::StatsArgs),
     Info(info::InfoArgs),
     Mounts(mounts::MountsArgs),
+    Coordinators(coordinators::CoordinatorsArgs),
     Fs(fs::FsArgs),
     Status(status::StatusArgs),
     Ring(ring::RingArgs),
@@ -67,6 +68,7 @@ async fn run_short(command: Command) -> anyhow::Result<()> {
         Command::Stats(args) => stats::run(args).await,
         Command::Info(args) => info::run(args).await,
         Command::Mounts(args) => mounts::run(args).await,
+        Command::Coordinators(args) => coordinators::run(args).await,
         Command::Fs(args) => fs::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Ring(args) => ring::run(args).await,

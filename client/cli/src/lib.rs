@@ -17,6 +17,7 @@
 mod child;
 mod cli;
 mod connect;
+mod coordinators;
 mod dev;
 mod fs;
 mod info;

@@ -61,6 +61,14 @@ pub enum Op {
         /// The certificate (not the key) as PEM.
         ca_pem: String,
     },
+    /// Records the cluster's certificate authority with its key. The first one counts; a key
+    /// for a certificate that is recorded already must be that certificate's.
+    AuthorityKey {
+        /// The certificate as PEM.
+        ca_pem: String,
+        /// The key as PEM.
+        key_pem: Hidden,
+    },
     /// A node enters or comes back.
     Join(Join),
     /// A joined node has shown that it serves: it owns blocks from now on.
@@ -93,6 +101,17 @@ pub enum Op {
         /// Its path.
         path: MountPath,
     },
+}
+
+/// A text that is written to the log, which is sealed, and never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// A node enters or comes back.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use millpond_proto::{BlockSize, ClusterId, ClusterView, Epoch, Member, MountTable, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, FORMAT, Op, known_format};
+use super::command::{Command, FORMAT, Hidden, Op, known_format};
 use super::outcome::{Applied, Effect, Outcome, Refused};
 
 /// Everything that the coordinators of a cluster agree on.
@@ -20,6 +20,8 @@ pub struct State {
     format: u32,
     pub(super) cluster: Option<Constants>,
     ca_pem: Option<String>,
+    #[serde(default)]
+    ca_key_pem: Option<Hidden>,
     pub(super) version: u64,
     epoch: Epoch,
     pub(super) next_node: u64,
@@ -53,6 +55,7 @@ impl Default for State {
             format: FORMAT,
             cluster: None,
             ca_pem: None,
+            ca_key_pem: None,
             version: 0,
             epoch: Epoch(0),
             next_node: 1,
@@ -104,6 +107,15 @@ impl State {
                 }
                 Ok(Outcome::Done)
             }
+            Op::AuthorityKey { ca_pem, key_pem } => {
+                let fits = self.ca_pem.as_ref().is_none_or(|known| known == ca_pem);
+                if fits && self.ca_key_pem.is_none() {
+                    self.ca_pem = Some(ca_pem.clone());
+                    self.ca_key_pem = Some(key_pem.clone());
+                    effects.push(Effect::Settings);
+                }
+                Ok(Outcome::Done)
+            }
             Op::Join(join) => self.join(join, effects),
             Op::Activate { node, incarnation } => self.activate(*node, *incarnation, effects),
             Op::Leave { node, incarnation } => self.leave(*node, *incarnation, effects),
@@ -128,6 +140,11 @@ impl State {
     /// The certificate of the cluster's authority, once it is recorded.
     pub fn ca_pem(&self) -> Option<&str> {
         self.ca_pem.as_deref()
+    }
+
+    /// The key of the cluster's authority, once it is recorded.
+    pub fn ca_key_pem(&self) -> Option<&str> {
+        self.ca_key_pem.as_ref().map(|key| key.0.as_str())
     }
 
     /// The cluster as nodes and clients see it; none before bootstrap.

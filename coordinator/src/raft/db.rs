@@ -1,6 +1,7 @@
 //! The database file: the log and a few single values, in redb.
 //!
-//! Every call runs on a blocking thread, because a durable commit waits for the disk.
+//! Every call runs on a blocking thread, because a durable commit waits for the disk. Values are
+//! sealed: the log holds the credentials of mounts and the key of the cluster's authority.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,9 +15,11 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Log entries as JSON by index.
+use crate::secret::Sealer;
+
+/// Log entries as sealed JSON by index.
 pub(super) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
-/// Single values as JSON by name.
+/// Single values as sealed JSON by name.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 
 /// redb's page cache: the state is small, and the log is read once, at start.
@@ -26,6 +29,7 @@ const CACHE_BYTES: usize = 16 << 20;
 #[derive(Clone)]
 pub(super) struct Db {
     inner: Arc<RwLock<Option<Database>>>,
+    sealer: Sealer,
 }
 
 /// The database could not do something.
@@ -45,6 +49,15 @@ pub enum DbError {
         /// Why.
         source: serde_json::Error,
     },
+    /// A value was sealed with another secret, or is damaged.
+    #[error(
+        "database: {what} cannot be opened with this secret; give the one that the log was \
+         written with (--secret-file), or restore group.secret in the data directory"
+    )]
+    Sealed {
+        /// Which value.
+        what: String,
+    },
     /// A value cannot be written as JSON.
     #[error("database: cannot encode a value: {0}")]
     Encode(#[source] serde_json::Error),
@@ -61,8 +74,7 @@ impl<E: Into<redb::Error>> From<E> for DbError {
 
 impl Db {
     /// Opens or creates the file; repairs it if the last process was killed.
-    pub(super) fn open(path: &Path) -> Result<Self, DbError> {
-        // The log holds the credentials of mounts.
+    pub(super) fn open(path: &Path, sealer: Sealer) -> Result<Self, DbError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -84,7 +96,7 @@ impl Db {
         tx.open_table(META)?;
         tx.commit()?;
         let inner = Arc::new(RwLock::new(Some(inner)));
-        Ok(Self { inner })
+        Ok(Self { inner, sealer })
     }
 
     /// Waits for calls under way and releases the file, whoever still holds a clone: openraft's
@@ -151,10 +163,11 @@ impl Db {
         &self,
         name: &'static str,
     ) -> Result<Option<T>, DbError> {
+        let sealer = self.sealer.clone();
         self.read(move |tx| {
             let table = tx.open_table(META)?;
             let bytes = table.get(name)?;
-            bytes.map(|b| decode(name, b.value())).transpose()
+            bytes.map(|b| sealer.decode(name, b.value())).transpose()
         })
         .await
     }
@@ -172,22 +185,50 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Sets the single value called `name`.
-pub(super) fn put(
-    tx: &WriteTransaction,
-    name: &'static str,
-    value: &impl Serialize,
-) -> Result<(), DbError> {
-    let bytes = encode(value)?;
-    tx.open_table(META)?.insert(name, bytes.as_slice())?;
-    Ok(())
+impl Db {
+    /// How values are written and read.
+    pub(super) fn sealer(&self) -> Sealer {
+        self.sealer.clone()
+    }
 }
 
-pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, DbError> {
+impl Sealer {
+    /// Sets the single value called `name`.
+    pub(super) fn put(
+        &self,
+        tx: &WriteTransaction,
+        name: &'static str,
+        value: &impl Serialize,
+    ) -> Result<(), DbError> {
+        let bytes = self.encode(value)?;
+        tx.open_table(META)?.insert(name, bytes.as_slice())?;
+        Ok(())
+    }
+
+    pub(super) fn encode(&self, value: &impl Serialize) -> Result<Vec<u8>, DbError> {
+        Ok(self.seal(&to_json(value)?))
+    }
+
+    pub(super) fn decode<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        bytes: &[u8],
+    ) -> Result<T, DbError> {
+        from_json(what, &self.unseal(what, bytes)?)
+    }
+
+    pub(super) fn unseal(&self, what: &str, bytes: &[u8]) -> Result<Vec<u8>, DbError> {
+        self.open(bytes).ok_or_else(|| DbError::Sealed {
+            what: what.to_owned(),
+        })
+    }
+}
+
+pub(super) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, DbError> {
     serde_json::to_vec(value).map_err(DbError::Encode)
 }
 
-pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, DbError> {
+pub(super) fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, DbError> {
     serde_json::from_slice(bytes).map_err(|source| DbError::Decode {
         what: what.to_owned(),
         source,

@@ -10,7 +10,8 @@ use openraft::{
 use redb::ReadableTable as _;
 
 use super::Types;
-use super::db::{Db, DbError, LOG, META, decode, encode, put};
+use super::db::{Db, DbError, LOG, META};
+use crate::secret::Sealer;
 
 const VOTE: &str = "vote";
 const COMMITTED: &str = "committed";
@@ -30,6 +31,15 @@ impl LogStore {
 
 type Res<T> = Result<T, StorageError<u64>>;
 
+/// Whether anything was ever voted for or logged.
+pub(super) async fn is_used(db: &Db) -> Result<bool, DbError> {
+    db.read(|tx| {
+        let voted = tx.open_table(META)?.get(VOTE)?.is_some();
+        Ok(voted || tx.open_table(LOG)?.first()?.is_some())
+    })
+    .await
+}
+
 fn reading(error: DbError) -> StorageError<u64> {
     StorageIOError::read_logs(openraft::AnyError::new(&error)).into()
 }
@@ -44,12 +54,13 @@ impl RaftLogReader<Types> for LogStore {
         range: RB,
     ) -> Res<Vec<Entry<Types>>> {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
+        let sealer = self.db.sealer();
         let entries = self.db.read(move |tx| {
             let table = tx.open_table(LOG)?;
             let mut entries = Vec::new();
             for row in table.range::<u64>(range)? {
                 let (index, entry) = row?;
-                entries.push(decode_entry(index.value(), entry.value())?);
+                entries.push(decode_entry(&sealer, index.value(), entry.value())?);
             }
             Ok(entries)
         });
@@ -57,21 +68,24 @@ impl RaftLogReader<Types> for LogStore {
     }
 }
 
-fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry<Types>, DbError> {
-    decode(&format!("log entry {index}"), bytes)
+fn decode_entry(sealer: &Sealer, index: u64, bytes: &[u8]) -> Result<Entry<Types>, DbError> {
+    sealer.decode(&format!("log entry {index}"), bytes)
 }
 
 impl RaftLogStorage<Types> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Res<LogState<Types>> {
-        let state = self.db.read(|tx| {
+        let sealer = self.db.sealer();
+        let state = self.db.read(move |tx| {
             let purged = tx.open_table(META)?.get(PURGED)?;
-            let last_purged_log_id = purged.map(|b| decode(PURGED, b.value())).transpose()?;
+            let last_purged_log_id = purged
+                .map(|b| sealer.decode(PURGED, b.value()))
+                .transpose()?;
             let table = tx.open_table(LOG)?;
             let last = table.last()?;
             let last = last
-                .map(|(i, e)| decode_entry(i.value(), e.value()))
+                .map(|(i, e)| decode_entry(&sealer, i.value(), e.value()))
                 .transpose()?;
             Ok(LogState {
                 last_purged_log_id,
@@ -86,8 +100,8 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Res<()> {
-        let vote = *vote;
-        let saved = self.db.write(move |tx| put(tx, VOTE, &vote)).await;
+        let (vote, sealer) = (*vote, self.db.sealer());
+        let saved = self.db.write(move |tx| sealer.put(tx, VOTE, &vote)).await;
         saved.map_err(|e| StorageIOError::write_vote(openraft::AnyError::new(&e)).into())
     }
 
@@ -99,9 +113,10 @@ impl RaftLogStorage<Types> for LogStore {
     /// May be lost in a crash: the leader commits again what is in the log, which was written
     /// durably.
     async fn save_committed(&mut self, committed: Option<LogId<u64>>) -> Res<()> {
+        let sealer = self.db.sealer();
         let saved = self
             .db
-            .write_lazily(move |tx| put(tx, COMMITTED, &committed));
+            .write_lazily(move |tx| sealer.put(tx, COMMITTED, &committed));
         saved.await.map_err(writing)
     }
 
@@ -115,9 +130,10 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = Entry<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let sealer = self.db.sealer();
         let rows: Result<Vec<_>, DbError> = entries
             .into_iter()
-            .map(|entry| Ok((entry.log_id.index, encode(&entry)?)))
+            .map(|entry| Ok((entry.log_id.index, sealer.encode(&entry)?)))
             .collect();
         let rows = rows.map_err(writing)?;
         let appended = self.db.write(move |tx| {
@@ -149,8 +165,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId<u64>) -> Res<()> {
+        let sealer = self.db.sealer();
         let purged = self.db.write(move |tx| {
-            put(tx, PURGED, &upto)?;
+            sealer.put(tx, PURGED, &upto)?;
             tx.open_table(LOG)?
                 .retain_in::<u64, _>(..=upto.index, |_, _| false)?;
             Ok(())

@@ -16,8 +16,8 @@ use redb::ReadableTable as _;
 use tokio::sync::watch;
 
 use super::Types;
-use super::db::{Db, DbError, META, decode, encode, put};
-use crate::engine::{Applied, State};
+use super::db::{Db, DbError, META, from_json, to_json};
+use crate::engine::{Applied, Hidden, State};
 
 const SNAPSHOT_META: &str = "snapshot_meta";
 const SNAPSHOT_DATA: &str = "snapshot_data";
@@ -32,6 +32,8 @@ pub struct Published {
     pub view: Option<Arc<ClusterView>>,
     /// The certificate of the cluster's authority, once it is recorded.
     pub ca_pem: Option<Arc<str>>,
+    /// Its key, once it is recorded.
+    pub ca_key: Option<Arc<Hidden>>,
 }
 
 impl Published {
@@ -39,6 +41,9 @@ impl Published {
         Self {
             view: state.view().map(Arc::new),
             ca_pem: state.ca_pem().map(Arc::from),
+            ca_key: state
+                .ca_key_pem()
+                .map(|key| Arc::new(Hidden(key.to_owned()))),
         }
     }
 }
@@ -64,7 +69,7 @@ impl Machine {
         let mut at = Position::default();
         if let Some((meta, data)) = read_snapshot(&db).await? {
             at = Position {
-                state: decode(SNAPSHOT_DATA, &data)?,
+                state: from_json(SNAPSHOT_DATA, &data)?,
                 last_applied: meta.last_log_id,
                 membership: meta.last_membership,
             };
@@ -80,34 +85,37 @@ impl Machine {
 }
 
 async fn read_snapshot(db: &Db) -> Result<Option<(Meta, Vec<u8>)>, DbError> {
-    db.read(|tx| {
+    let sealer = db.sealer();
+    db.read(move |tx| {
         let table = tx.open_table(META)?;
         let (Some(meta), Some(data)) = (table.get(SNAPSHOT_META)?, table.get(SNAPSHOT_DATA)?)
         else {
             return Ok(None);
         };
-        let meta = decode(SNAPSHOT_META, meta.value())?;
-        Ok(Some((meta, data.value().to_vec())))
+        let meta = sealer.decode(SNAPSHOT_META, meta.value())?;
+        let data = sealer.unseal(SNAPSHOT_DATA, data.value())?;
+        Ok(Some((meta, data)))
     })
     .await
 }
 
 /// Stores a snapshot unless a later one is there already.
 async fn store_snapshot(db: &Db, meta: Meta, data: Vec<u8>) -> Result<(), DbError> {
+    let sealer = db.sealer();
     db.write(move |tx| {
         let stored = {
             let table = tx.open_table(META)?;
             let stored = table.get(SNAPSHOT_META)?;
             stored
-                .map(|b| decode::<Meta>(SNAPSHOT_META, b.value()))
+                .map(|b| sealer.decode::<Meta>(SNAPSHOT_META, b.value()))
                 .transpose()?
         };
         if stored.is_some_and(|s| s.last_log_id > meta.last_log_id) {
             return Ok(());
         }
-        put(tx, SNAPSHOT_META, &meta)?;
+        sealer.put(tx, SNAPSHOT_META, &meta)?;
         tx.open_table(META)?
-            .insert(SNAPSHOT_DATA, data.as_slice())?;
+            .insert(SNAPSHOT_DATA, sealer.seal(&data).as_slice())?;
         Ok(())
     })
     .await
@@ -164,7 +172,7 @@ impl RaftStateMachine<Types> for Machine {
         let failed = |error: &DbError| {
             StorageIOError::write_snapshot(Some(meta.signature()), AnyError::new(error))
         };
-        let state = decode(SNAPSHOT_DATA, &data).map_err(|e| failed(&e))?;
+        let state = from_json(SNAPSHOT_DATA, &data).map_err(|e| failed(&e))?;
         let stored = store_snapshot(&self.db, meta.clone(), data).await;
         stored.map_err(|e| failed(&e))?;
         self.at = Position {
@@ -203,7 +211,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let failed = |error: &DbError| {
             StorageIOError::write_snapshot(Some(meta.signature()), AnyError::new(error))
         };
-        let data = encode(&self.at.state).map_err(|e| failed(&e))?;
+        let data = to_json(&self.at.state).map_err(|e| failed(&e))?;
         let stored = store_snapshot(&self.db, meta.clone(), data.clone()).await;
         stored.map_err(|e| failed(&e))?;
         tracing::debug!(index, bytes = data.len(), "state snapshot written");

@@ -1,65 +1,105 @@
-//! The network between coordinators: there is no other coordinator to reach.
-//!
-//! A cluster has one coordinator so far, and openraft never calls a network for it. Should a
-//! membership with others be found in a log, every call answers `Unreachable` and says so.
+//! The network between coordinators: openraft's own messages, as JSON, over [`Peers`].
 
-use openraft::error::{InstallSnapshotError, RPCError, RaftError, Unreachable};
+use std::sync::Arc;
+
+use millpond_proto::ErrorKind;
+use millpond_proto::wire::pb::ConsensusKind;
+use openraft::error::{
+    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
+};
 use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
     VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, BasicNode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::Types;
+use crate::group::Peers;
 
-/// Makes clients that reach nobody.
-pub(super) struct SingleMember;
+/// Makes clients of other coordinators.
+pub(super) struct Network {
+    peers: Arc<Peers>,
+}
 
-/// The other coordinator of a cluster that has one.
-pub(super) struct NoPeer {
+/// One other coordinator.
+pub(super) struct Peer {
+    peers: Arc<Peers>,
     target: u64,
+    addr: String,
 }
 
 type Rpc<T, E = openraft::error::Infallible> =
     Result<T, RPCError<u64, BasicNode, RaftError<u64, E>>>;
 
-impl RaftNetworkFactory<Types> for SingleMember {
-    type Network = NoPeer;
-
-    async fn new_client(&mut self, target: u64, _node: &BasicNode) -> NoPeer {
-        NoPeer { target }
+impl Network {
+    pub(super) const fn new(peers: Arc<Peers>) -> Self {
+        Self { peers }
     }
 }
 
-impl NoPeer {
-    fn unreachable(&self) -> Unreachable {
-        let message = format!(
-            "this release runs one coordinator per cluster and cannot reach coordinator {}",
-            self.target
-        );
-        Unreachable::new(&AnyError::error(message))
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
+        Peer {
+            peers: Arc::clone(&self.peers),
+            target,
+            addr: node.addr.clone(),
+        }
     }
 }
 
-impl RaftNetwork<Types> for NoPeer {
+impl Peer {
+    async fn call<T, E>(
+        &self,
+        kind: ConsensusKind,
+        message: &impl Serialize,
+        option: RPCOption,
+    ) -> Rpc<T, E>
+    where
+        T: DeserializeOwned,
+        E: std::error::Error + DeserializeOwned,
+    {
+        let body = serde_json::to_vec(message).map_err(|e| NetworkError::new(&e))?;
+        let limit = option.hard_ttl();
+        let sent = self
+            .peers
+            .consensus(self.target, &self.addr, kind, body, limit);
+        let answer = sent.await.map_err(|error| -> RPCError<_, _, _> {
+            match error.kind() {
+                // The consensus tries at once again.
+                ErrorKind::Timeout => NetworkError::new(&AnyError::new(&error)).into(),
+                // It waits a little.
+                _ => Unreachable::new(&AnyError::new(&error)).into(),
+            }
+        })?;
+        let answer: Result<T, RaftError<u64, E>> =
+            serde_json::from_slice(&answer).map_err(|e| NetworkError::new(&e))?;
+        answer.map_err(|error| RemoteError::new(self.target, error).into())
+    }
+}
+
+impl RaftNetwork<Types> for Peer {
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<Types>,
-        _option: RPCOption,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<u64>> {
-        Err(self.unreachable().into())
+        self.call(ConsensusKind::Append, &rpc, option).await
     }
 
     async fn install_snapshot(
         &mut self,
-        _rpc: InstallSnapshotRequest<Types>,
-        _option: RPCOption,
+        rpc: InstallSnapshotRequest<Types>,
+        option: RPCOption,
     ) -> Rpc<InstallSnapshotResponse<u64>, InstallSnapshotError> {
-        Err(self.unreachable().into())
+        self.call(ConsensusKind::Snapshot, &rpc, option).await
     }
 
-    async fn vote(&mut self, _rpc: VoteRequest<u64>, _option: RPCOption) -> Rpc<VoteResponse<u64>> {
-        Err(self.unreachable().into())
+    async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Rpc<VoteResponse<u64>> {
+        self.call(ConsensusKind::Vote, &rpc, option).await
     }
 }

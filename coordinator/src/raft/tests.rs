@@ -11,13 +11,14 @@ use super::log::LogStore;
 use super::machine::Machine;
 use super::*;
 use crate::engine::{NewMount, Outcome};
+use crate::secret::GroupSecret;
 
 struct Builder;
 
 impl StoreBuilder<Types, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<u64>> {
         let dir = tempfile::tempdir().unwrap();
-        let db = db::Db::open(&dir.path().join(DB_FILE)).unwrap();
+        let db = db::Db::open(&dir.path().join(DB_FILE), secret(&dir).sealer()).unwrap();
         let machine = Machine::open(db.clone()).await.unwrap();
         Ok((dir, LogStore::new(db), machine))
     }
@@ -43,10 +44,23 @@ fn mount(n: u64) -> Op {
     })
 }
 
+fn secret(dir: &TempDir) -> GroupSecret {
+    GroupSecret::read_or_draw(dir.path()).unwrap()
+}
+
 async fn start(dir: &TempDir) -> Consensus {
-    Consensus::start(dir.path(), "127.0.0.1:7000")
+    let secret = secret(dir);
+    let peers = Arc::new(Peers::new(&secret).unwrap());
+    let opened = Consensus::open(dir.path(), FIRST, secret.sealer(), peers);
+    let consensus = opened.await.unwrap();
+    let alone = [(FIRST, "127.0.0.1:7000".to_owned())];
+    consensus.begin(alone.into()).await.unwrap();
+    let wait = consensus.raft.wait(Some(Duration::from_secs(20)));
+    wait.metrics(|m| m.current_leader == Some(FIRST), "leads")
         .await
-        .unwrap()
+        .unwrap();
+    consensus.catch_up().await.unwrap();
+    consensus
 }
 
 async fn propose(consensus: &Consensus, op: Op) -> Outcome {
@@ -143,11 +157,30 @@ async fn consensus_says_so_when_the_disk_fails() {
 }
 
 #[tokio::test]
-async fn only_the_owner_can_read_the_log() {
+async fn only_the_owner_can_read_the_log_and_only_with_the_secret() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let consensus = start(&dir).await;
+    propose(&consensus, bootstrap()).await;
+    propose(&consensus, mount(123_456_789)).await;
+    consensus.raft.trigger().snapshot().await.unwrap();
+    let wait = consensus.raft.wait(Some(Duration::from_secs(20)));
+    wait.metrics(|m| m.snapshot.is_some(), "a snapshot")
+        .await
+        .unwrap();
     let file = std::fs::metadata(dir.path().join(DB_FILE)).unwrap();
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
     consensus.shutdown().await;
+
+    let bytes = std::fs::read(dir.path().join(DB_FILE)).unwrap();
+    for secret in ["123456789", "secret_access_key"] {
+        let found = bytes.windows(secret.len()).any(|w| w == secret.as_bytes());
+        assert!(!found, "{secret} is in the file");
+    }
+    let other = tempfile::tempdir().unwrap();
+    let stranger = GroupSecret::read_or_draw(other.path()).unwrap();
+    let peers = Arc::new(Peers::new(&stranger).unwrap());
+    let opened = Consensus::open(dir.path(), FIRST, stranger.sealer(), peers);
+    let error = opened.await.unwrap_err().to_string();
+    assert!(error.contains("--secret-file"), "{error}");
 }

@@ -11,6 +11,8 @@ use tonic::Status;
 
 use super::ProposalError;
 use crate::engine::Refused;
+use crate::group::PeerError;
+use crate::raft::{GroupError, ProposeError};
 
 /// A kind and a message for the caller.
 #[derive(Debug)]
@@ -62,4 +64,13 @@ macro_rules! from_errors {
     )*};
 }
 
-from_errors!(ProposalError, Refused, MountError, BadMessage, NetError);
+from_errors!(
+    ProposalError,
+    Refused,
+    MountError,
+    BadMessage,
+    NetError,
+    GroupError,
+    PeerError,
+    ProposeError
+);

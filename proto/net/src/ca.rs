@@ -8,8 +8,9 @@ use millpond_proto::ClusterId;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer,
     DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    PKCS_ED25519, SanType,
 };
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::{Duration, OffsetDateTime};
 
 use crate::tls::{Identity, KeyRequest, PeerRole, pem_sections, tls_error};
@@ -23,6 +24,8 @@ const CERT_LIFETIME: Duration = Duration::days(365);
 
 /// Certificates are valid from a little before now, so that clocks may differ.
 const CLOCK_SKEW: Duration = Duration::days(1);
+
+const DOING: &str = "create the cluster authority";
 
 /// Signs certificates that name a role in one cluster.
 pub struct ClusterCa {
@@ -40,13 +43,31 @@ impl ClusterCa {
     /// # Errors
     /// When the system gives no randomness.
     pub fn create(cluster: &ClusterId) -> Result<Self, NetError> {
-        const DOING: &str = "create the cluster authority";
         let key = KeyPair::generate().map_err(|e| tls_error(DOING, e))?;
+        Self::with_key(&format!("millpond cluster {cluster}"), key)
+    }
+
+    /// The authority whose Ed25519 key has this seed (RFC 8032): the same `name` and `seed`
+    /// give an authority that trusts, and is trusted by, the same certificates.
+    ///
+    /// # Errors
+    /// None is known; what the library reports.
+    pub fn derived(name: &str, seed: &[u8; 32]) -> Result<Self, NetError> {
+        // The fixed head of a PKCS #8 document for such a key (RFC 8410, 7).
+        let mut der = vec![
+            0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22,
+            0x04, 0x20,
+        ];
+        der.extend_from_slice(seed);
+        let der = PrivatePkcs8KeyDer::from(der);
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519);
+        Self::with_key(name, key.map_err(|e| tls_error(DOING, e))?)
+    }
+
+    fn with_key(name: &str, key: KeyPair) -> Result<Self, NetError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("millpond cluster {cluster}"));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         (params.not_before, params.not_after) = validity(CA_LIFETIME);

@@ -12,5 +12,5 @@ mod watch;
 
 pub use client::{ControlClient, ControlConfig};
 pub use routing::Routing;
-pub use types::{Certified, ClusterStatus, JoinRequest, Joined, NodeStatus};
+pub use types::{Certified, ClusterStatus, CoordinatorInfo, JoinRequest, Joined, NodeStatus};
 pub use watch::{ViewWatch, WatchConfig};

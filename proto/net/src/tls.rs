@@ -201,20 +201,25 @@ impl fmt::Debug for KeyRequest {
 /// # Errors
 /// `Invalid` when key, certificate and authority do not fit together.
 pub fn server_config(identity: &Identity) -> Result<QuicServerConfig, NetError> {
-    const DOING: &str = "set up TLS for listening";
+    let mut tls = server_tls(identity)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    QuicServerConfig::try_from(tls).map_err(|e| tls_error(LISTENING, e))
+}
+
+const LISTENING: &str = "set up TLS for listening";
+
+fn server_tls(identity: &Identity) -> Result<rustls::ServerConfig, NetError> {
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity)?), provider())
             .build()
-            .map_err(|e| tls_error(DOING, e))?;
+            .map_err(|e| tls_error(LISTENING, e))?;
     let (chain, key) = chain_and_key(identity)?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+    rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])
-        .map_err(|e| tls_error(DOING, e))?
+        .map_err(|e| tls_error(LISTENING, e))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
-        .map_err(|e| tls_error(DOING, e))?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    QuicServerConfig::try_from(tls).map_err(|e| tls_error(DOING, e))
+        .map_err(|e| tls_error(LISTENING, e))
 }
 
 /// TLS for the side that dials: presents its own certificate, accepts only a peer whose
@@ -233,6 +238,26 @@ pub fn client_config(identity: &Identity) -> Result<QuicClientConfig, NetError> 
         .map_err(|e| tls_error(DOING, e))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     QuicClientConfig::try_from(tls).map_err(|e| tls_error(DOING, e))
+}
+
+/// TLS for the gRPC side that is dialled: a client certificate of the same authority is
+/// required, and HTTP/2 is spoken.
+///
+/// # Errors
+/// `Invalid` when key, certificate and authority do not fit together.
+pub fn grpc_server_config(identity: &Identity) -> Result<rustls::ServerConfig, NetError> {
+    let mut tls = server_tls(identity)?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(tls)
+}
+
+/// The role in the certificate that a client showed in a handshake that has ended well.
+///
+/// # Errors
+/// What is wrong with the certificate.
+pub fn shown_role(chain: Option<&[CertificateDer<'_>]>) -> Result<PeerRole, String> {
+    let first = chain.and_then(<[_]>::first);
+    role_of(first.ok_or("it shows no certificate")?)
 }
 
 /// The role in the certificate of the other end, which the handshake verified.

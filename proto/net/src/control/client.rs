@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
 
-use super::types::{Certified, ClusterStatus, JoinRequest, Joined};
+use super::types::{Certified, ClusterStatus, CoordinatorInfo, JoinRequest, Joined};
 use crate::NetError;
 
 type Stub = pb::control_client::ControlClient<Channel>;
@@ -246,6 +246,48 @@ impl ControlClient {
         mount(response)
     }
 
+    /// The group of coordinators.
+    ///
+    /// # Errors
+    /// `Unavailable` when no coordinator answers.
+    pub async fn coordinators(&self) -> Result<Vec<CoordinatorInfo>, NetError> {
+        let response = self
+            .call("coordinators", |mut stub| async move {
+                stub.coordinators(pb::CoordinatorsRequest {}).await
+            })
+            .await?;
+        Ok(group(response))
+    }
+
+    /// Takes the coordinator `id` out of the group, and returns the others.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such coordinator; `Invalid` for the last one; `Unavailable`
+    /// when no coordinator answers.
+    pub async fn remove_coordinator(&self, id: u64) -> Result<Vec<CoordinatorInfo>, NetError> {
+        let response = self
+            .call("remove coordinator", |mut stub| async move {
+                stub.remove_coordinator(pb::RemoveCoordinatorRequest { id })
+                    .await
+            })
+            .await?;
+        Ok(group(response))
+    }
+
+    /// Has the coordinator `id` lead, and returns the group.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such coordinator; `Unavailable` or `Timeout` when it does
+    /// not come to lead.
+    pub async fn transfer_lead(&self, id: u64) -> Result<Vec<CoordinatorInfo>, NetError> {
+        let response = self
+            .call("transfer lead", |mut stub| async move {
+                stub.transfer_lead(pb::TransferLeadRequest { id }).await
+            })
+            .await?;
+        Ok(group(response))
+    }
+
     /// Opens the stream of views at one coordinator that answers, each tried once.
     pub(super) async fn watch(&self) -> Result<(String, Streaming<pb::View>), NetError> {
         self.round("watch", |mut stub: Stub| async move {
@@ -406,6 +448,10 @@ fn stub(addr: &str, config: &ControlConfig) -> Result<Stub, NetError> {
 
 /// A view of ten thousand mounts and a thousand nodes fits.
 const MAX_VIEW_LEN: usize = 64 << 20;
+
+fn group(response: pb::CoordinatorsResponse) -> Vec<CoordinatorInfo> {
+    response.coordinators.into_iter().map(Into::into).collect()
+}
 
 fn mount(response: pb::MountResponse) -> Result<Mount, NetError> {
     let mount = response.mount.ok_or_else(|| {

@@ -106,8 +106,36 @@ pub struct ClusterStatus {
     pub view: ClusterView,
     /// One entry per member.
     pub nodes: Vec<NodeStatus>,
-    /// The address of the coordinator that leads; empty if none does.
+    /// The address of the coordinator that leads. Empty if none does: the view may then lack
+    /// what was changed last.
     pub leader: String,
+}
+
+/// A coordinator of the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoordinatorInfo {
+    /// Its number.
+    pub id: u64,
+    /// Where it is reached.
+    pub addr: String,
+    /// Whether it leads.
+    pub leads: bool,
+    /// Whether it votes; one that does not is catching up.
+    pub votes: bool,
+    /// How many entries of the log it is behind the leader, where that is known.
+    pub behind: Option<u64>,
+}
+
+impl From<pb::Coordinator> for CoordinatorInfo {
+    fn from(coordinator: pb::Coordinator) -> Self {
+        Self {
+            id: coordinator.id,
+            addr: coordinator.addr,
+            leads: coordinator.leads,
+            votes: coordinator.votes,
+            behind: coordinator.behind,
+        }
+    }
 }
 
 /// What is known of one node.
