@@ -85,6 +85,27 @@ impl Control for Coordinator {
     async fn status(&self, _: Request<pb::StatusRequest>) -> Answer<pb::StatusResponse> {
         none()
     }
+
+    async fn coordinators(
+        &self,
+        _: Request<pb::CoordinatorsRequest>,
+    ) -> Answer<pb::CoordinatorsResponse> {
+        none()
+    }
+
+    async fn remove_coordinator(
+        &self,
+        _: Request<pb::RemoveCoordinatorRequest>,
+    ) -> Answer<pb::CoordinatorsResponse> {
+        none()
+    }
+
+    async fn transfer_lead(
+        &self,
+        _: Request<pb::TransferLeadRequest>,
+    ) -> Answer<pb::CoordinatorsResponse> {
+        none()
+    }
 }
 
 fn view(version: u64, mounts: MountTable) -> pb::View {

@@ -146,6 +146,27 @@ impl pb::control_server::Control for Service {
         Err(Status::not_found("no mount at /gone"))
     }
 
+    async fn coordinators(
+        &self,
+        _: Request<pb::CoordinatorsRequest>,
+    ) -> Reply<pb::CoordinatorsResponse> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn remove_coordinator(
+        &self,
+        _: Request<pb::RemoveCoordinatorRequest>,
+    ) -> Reply<pb::CoordinatorsResponse> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn transfer_lead(
+        &self,
+        _: Request<pb::TransferLeadRequest>,
+    ) -> Reply<pb::CoordinatorsResponse> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
     async fn status(&self, _: Request<pb::StatusRequest>) -> Reply<pb::StatusResponse> {
         let node = |node_id, heartbeat_age_ms| pb::NodeStatus {
             node_id,
