@@ -323,6 +323,16 @@ impl FileSystem {
         Ok(refreshed)
     }
 
+    /// Forgets, here alone, what is known of `paths`: other names of a file that was changed.
+    pub fn forget(&self, paths: &[String]) {
+        for path in paths {
+            self.core.metadata.forget(Change {
+                path: path.clone(),
+                recursive: false,
+            });
+        }
+    }
+
     /// The changes from now on: those made known here by [`refresh`](Self::refresh) or by
     /// readers who came upon them, and those that others make known. Not those that are made
     /// through this client.

@@ -3,7 +3,9 @@
 
 mod directory;
 mod file;
+mod names;
 mod read_only;
+mod set_attributes;
 mod unopened;
 mod writing;
 mod xattr;
@@ -23,6 +25,8 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+
+use millpond_client::AttributeChange;
 
 use crate::control;
 use crate::metrics::{Op, Outcome};
@@ -59,8 +63,13 @@ impl Filesystem for Adapter {
         let shared = Arc::clone(&self.shared);
         let timer = shared.metrics.start(Op::Lookup);
         let path = name.to_str().ok_or(Errno::ENOENT).and_then(|name| {
-            let path = shared.inodes.lock().child_path(parent.0, name);
-            Ok((name, path.ok_or(Errno::ESTALE)?))
+            let inodes = shared.inodes.lock();
+            let path = inodes.child_path(parent.0, name).ok_or(Errno::ESTALE)?;
+            if inodes.is_shared(parent.0, name) {
+                // What is known of it may be from before a change by another name.
+                shared.fs.forget(std::slice::from_ref(&path));
+            }
+            Ok((name, path))
         });
         let (name, path) = match path {
             Ok(path) => path,
@@ -327,7 +336,7 @@ impl Filesystem for Adapter {
 
     /// Not called while `default_permissions` lets the kernel check modes itself.
     fn access(&self, _req: &Request, _ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        if mask.contains(AccessFlags::W_OK) {
+        if self.shared.read_only && mask.contains(AccessFlags::W_OK) {
             return reply.error(Errno::EROFS);
         }
         reply.ok();
@@ -379,90 +388,102 @@ impl Filesystem for Adapter {
     fn setattr(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _mode: Option<u32>,
-        _uid: Option<u32>,
-        _gid: Option<u32>,
-        _size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        let asked = set_attributes::Asked {
+            size,
+            attributes: AttributeChange {
+                mode: mode.map(|mode| mode & 0o7777),
+                uid,
+                gid,
+                atime: atime.map(set_attributes::time),
+                mtime: mtime.map(set_attributes::time),
+                ..AttributeChange::default()
+            },
+        };
+        set_attributes::set(&self.shared, ino, fh, asked, reply);
     }
 
     fn mknod(
         &self,
-        _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
         _umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        names::mknod(&self.shared, req, (parent, name), mode, reply);
     }
 
     fn mkdir(
         &self,
-        _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        names::mkdir(&self.shared, req, (parent, name), mode, reply);
     }
 
-    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        names::unlink(&self.shared, parent, name, reply);
     }
 
-    fn rmdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        names::rmdir(&self.shared, parent, name, reply);
     }
 
     fn symlink(
         &self,
-        _req: &Request,
-        _parent: INodeNo,
-        _link_name: &OsStr,
-        _target: &Path,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
         reply: ReplyEntry,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        names::symlink(&self.shared, req, (parent, link_name), target, reply);
     }
 
     fn rename(
         &self,
         _req: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _newparent: INodeNo,
-        _newname: &OsStr,
-        _flags: RenameFlags,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        let (from, to) = ((parent, name), (newparent, newname));
+        names::rename(&self.shared, from, to, flags, reply);
     }
 
     fn link(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _newparent: INodeNo,
-        _newname: &OsStr,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        names::link(&self.shared, ino, (newparent, newname), reply);
     }
 
     fn create(
@@ -512,18 +533,19 @@ impl Filesystem for Adapter {
     fn setxattr(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+        let how = xattr::How::of(flags);
+        xattr::change(&self.shared, ino, name, Some(value), how, reply);
     }
 
-    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        read_only::refuse(&self.shared, |errno| reply.error(errno));
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        xattr::change(&self.shared, ino, name, None, xattr::How::Replace, reply);
     }
 
     fn fallocate(

@@ -8,6 +8,7 @@
 
 mod affected;
 mod live;
+mod names;
 mod spread;
 mod version;
 
@@ -23,6 +24,7 @@ use millpond_proto::FileId;
 use crate::attr::Kept;
 pub(crate) use affected::Affected;
 pub(crate) use live::Live;
+use names::MoreNames;
 use spread::Spread;
 pub(crate) use version::{OpenFiles, Opened};
 
@@ -53,9 +55,11 @@ pub(crate) struct InodeTable {
     root: Box<str>,
     identity: Identity,
     nodes: HashMap<u64, Node, Spread>,
-    /// Attached nodes whose first-choice number was taken when they came. Nearly always
-    /// empty: it fills on a 63-bit hash collision or when an open file is replaced.
+    /// Attached nodes whose first-choice number was taken when they came, and those that have
+    /// got another name since. Nearly always empty where nothing is renamed: else it fills on a
+    /// 63-bit hash collision or when an open file is replaced.
     displaced: HashMap<(u64, Box<str>), u64>,
+    more_names: MoreNames,
     derive: Derive,
 }
 
@@ -111,6 +115,7 @@ impl InodeTable {
             identity,
             nodes,
             displaced: HashMap::new(),
+            more_names: MoreNames::new(),
             derive,
         }
     }
@@ -257,6 +262,7 @@ impl InodeTable {
         if self.displaced.get(&key) == Some(&ino) {
             self.displaced.remove(&key);
         }
+        self.drop_names(ino);
     }
 
     /// Notes that attributes of `version` and `kind` go to the kernel for `ino`. Returns
@@ -469,6 +475,7 @@ impl InodeTable {
                     self.displaced.remove(&key);
                 }
             }
+            self.drop_names(at);
             at = node.parent;
             if let Some(parent) = self.nodes.get_mut(&at) {
                 parent.children -= 1;

@@ -26,13 +26,15 @@ pub(crate) struct WholeDir {
 }
 
 impl WholeDir {
-    /// A handle on directory `ino` that reads `listing`, and what the kernel may do with it.
+    /// A handle on directory `ino` that reads `listing`, and what the kernel may do with it:
+    /// nothing unless it `may_cache`.
     pub(crate) fn open(
         kernel: &KernelDirs<Directory>,
         ino: u64,
         listing: Arc<Directory>,
+        may_cache: bool,
     ) -> (Self, Caching) {
-        let caching = if listing.valid(Instant::now()) >= 2 * MARGIN {
+        let caching = if may_cache && listing.valid(Instant::now()) >= 2 * MARGIN {
             kernel.open(ino, &listing)
         } else {
             Caching::No

@@ -148,22 +148,20 @@ impl Moving {
         may_be_there: bool,
     ) -> Result<(), UfsError> {
         self.make_dir("").await?;
-        let is_dir = |metadata: &Metadata| metadata.is_directory();
+        let (dirs, files) = split(members);
         // In the order of their paths: parents first.
-        for (path, metadata) in members.iter().filter(|(_, metadata)| is_dir(metadata)) {
-            let is_empty = members
-                .range(format!("{path}/")..)
-                .next()
-                .is_none_or(|(next, _)| !next.starts_with(&format!("{path}/")));
+        for (path, metadata) in dirs {
+            let below = format!("{path}/");
+            let next = members.range(below.clone()..).next();
+            let is_empty = next.is_none_or(|(next, _)| !next.starts_with(&below));
             if is_empty || self.keeps_attributes {
-                self.make_dir(path).await?;
+                self.make_dir(&path).await?;
             }
-            copied.insert(path.clone(), metadata.clone());
+            copied.insert(path, metadata);
         }
-        let files = members.iter().filter(|(_, metadata)| !is_dir(metadata));
         let mut copies = stream::iter(files)
             .map(|(path, metadata)| async move {
-                let result = self.copy_one(path, metadata, may_be_there).await;
+                let result = self.copy_one(&path, &metadata, may_be_there).await;
                 (path, metadata, result)
             })
             .buffer_unordered(PARALLEL);
@@ -171,7 +169,7 @@ impl Moving {
         while let Some((path, metadata, result)) = copies.next().await {
             match result {
                 Ok(()) => {
-                    copied.insert(path.clone(), metadata.clone());
+                    copied.insert(path, metadata);
                 }
                 // The others are waited for: their copies are to be known.
                 Err(error) => failed = failed.or(Some(error)),
@@ -291,14 +289,10 @@ impl Moving {
 
     /// Removes `members` below `dir`, files before directories, the deepest directories first.
     async fn remove_all(&self, dir: &str, members: &Members) -> Result<(), UfsError> {
-        let gone = |result: Result<(), UfsError>| match result {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            result => result,
-        };
-        let files = members.iter().filter(|(_, m)| !m.is_directory());
-        stream::iter(files.map(|(path, _)| path))
-            .map(|path| async move {
-                let at = join(dir, path);
+        let (dirs, files) = split(members);
+        stream::iter(files)
+            .map(|(path, _)| async move {
+                let at = join(dir, &path);
                 match self.ufs.remove(&at).await {
                     // A second removal has the same outcome.
                     Err(error) if super::remove::is_unsure(&error) => {
@@ -310,12 +304,24 @@ impl Moving {
             .buffer_unordered(PARALLEL)
             .try_collect::<Vec<()>>()
             .await?;
-        let dirs = members.iter().filter(|(_, m)| m.is_directory());
-        for (path, _) in dirs.rev() {
-            gone(self.ufs.remove_dir(&join(dir, path)).await)?;
+        for (path, _) in dirs.into_iter().rev() {
+            gone(self.ufs.remove_dir(&join(dir, &path)).await)?;
         }
         Ok(())
     }
+}
+
+fn gone(removed: Result<(), UfsError>) -> Result<(), UfsError> {
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// The directories among `members`, and the rest, in the order of their paths.
+fn split(members: &Members) -> (Vec<(String, Metadata)>, Vec<(String, Metadata)>) {
+    let owned = members.iter().map(|(path, m)| (path.clone(), m.clone()));
+    owned.partition(|(_, metadata)| metadata.is_directory())
 }
 
 /// How many times a copy is tried whose outcome is not known.

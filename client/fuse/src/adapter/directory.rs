@@ -29,7 +29,10 @@ pub(super) fn open(shared: &Shared, ino: INodeNo, reply: ReplyOpen) {
             let whole = shared.fs.list_cached(&path);
             let (dir, caching) = match whole {
                 Some(listing) => {
-                    let (whole, caching) = WholeDir::open(&shared.kernel_dirs, ino.0, listing);
+                    // What is made here must show at the next rewind of any handle.
+                    let may_cache = shared.read_only;
+                    let (whole, caching) =
+                        WholeDir::open(&shared.kernel_dirs, ino.0, listing, may_cache);
                     (OpenDir::Whole(whole), caching)
                 }
                 None => {

@@ -3,9 +3,11 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use fuser::{Errno, INodeNo, ReplyXattr};
-use millpond_client::Attr;
+use bytes::Bytes;
+use fuser::{Errno, INodeNo, ReplyEmpty, ReplyXattr};
+use millpond_client::{Attr, AttributeChange};
 
+use crate::control;
 use crate::metrics::{Op, OpTimer, Outcome};
 use crate::shared::{Shared, errno_logged};
 
@@ -29,6 +31,10 @@ const MOST_BYTES: usize = 60 << 10;
 /// that.
 const UNSUPPORTED: [&str; 2] = ["system.posix_acl_", "security.selinux"];
 
+/// What a store may keep for its users, and which of it is ours.
+const USER: &str = "user.";
+const OWN: &str = "user.millpond.";
+
 const NAMES: [&str; 2] = [VERSION, SOURCE];
 
 pub(super) fn get(shared: &Arc<Shared>, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -43,6 +49,9 @@ pub(super) fn get(shared: &Arc<Shared>, ino: INodeNo, name: &OsStr, size: u32, r
     }
     // The kernel asks for `security.capability` and the like often: no stat for these.
     let Some(name) = NAMES.into_iter().find(|known| name == *known) else {
+        if let Some(name) = stored(name) {
+            return get_stored(shared, ino, name.to_owned(), size, reply, timer);
+        }
         timer.finish(Outcome::NotFound);
         return reply.error(Errno::NO_XATTR);
     };
@@ -53,10 +62,158 @@ pub(super) fn get(shared: &Arc<Shared>, ino: INodeNo, name: &OsStr, size: u32, r
 
 pub(super) fn list(shared: &Arc<Shared>, ino: INodeNo, size: u32, reply: ReplyXattr) {
     let timer = shared.metrics.start(Op::Xattr);
-    answer(shared, ino, size, reply, timer, |attr| {
-        let present = NAMES.into_iter().filter(|name| value(attr, name).is_some());
-        Some(present.flat_map(|name| [name, "\0"]).collect())
+    let task = Arc::clone(shared);
+    shared.run(async move {
+        match names(&task, ino).await {
+            Ok(names) => {
+                timer.finish(Outcome::Miss);
+                send(names.as_bytes(), size, reply);
+            }
+            Err(errno) => {
+                timer.finish(Outcome::Error);
+                reply.error(errno);
+            }
+        }
     });
+}
+
+async fn names(shared: &Shared, ino: INodeNo) -> Result<String, Errno> {
+    let failed = |error| errno_logged("xattr", &error);
+    let path = shared.path(ino)?;
+    let attr = shared.fs.stat(&path).await.map_err(failed)?;
+    let attributes = shared.fs.attributes(&path).await.map_err(failed)?;
+    let own = NAMES
+        .into_iter()
+        .filter(|name| value(&attr, name).is_some());
+    let stored = attributes.xattrs.keys().map(String::as_str);
+    let all = own.chain(stored.filter(|name| stored_name(name)));
+    Ok(all.flat_map(|name| [name, "\0"]).collect())
+}
+
+/// `name` if it is one that a store may have.
+fn stored(name: &OsStr) -> Option<&str> {
+    name.to_str().filter(|name| stored_name(name))
+}
+
+fn stored_name(name: &str) -> bool {
+    name.starts_with(USER) && !name.starts_with(OWN)
+}
+
+fn get_stored(
+    shared: &Arc<Shared>,
+    ino: INodeNo,
+    name: String,
+    size: u32,
+    reply: ReplyXattr,
+    timer: OpTimer,
+) {
+    let task = Arc::clone(shared);
+    shared.run(async move {
+        match present(&task, ino, &name).await {
+            Ok((_, Some(value))) => {
+                timer.finish(Outcome::Miss);
+                send(&value, size, reply);
+            }
+            Ok((_, None)) => {
+                timer.finish(Outcome::NotFound);
+                reply.error(Errno::NO_XATTR);
+            }
+            Err(errno) => {
+                timer.finish(Outcome::Error);
+                reply.error(errno);
+            }
+        }
+    });
+}
+
+/// The path of `ino`, and the value that its attribute `name` has there.
+async fn present(
+    shared: &Shared,
+    ino: INodeNo,
+    name: &str,
+) -> Result<(String, Option<Bytes>), Errno> {
+    let path = shared.inodes.lock().live_path(ino.0).ok_or(Errno::ESTALE)?;
+    let attributes = shared.fs.attributes(&path).await;
+    let mut attributes = attributes.map_err(|error| errno_logged("xattr", &error))?;
+    Ok((path, attributes.xattrs.remove(name)))
+}
+
+/// What must hold for an attribute to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// Nothing.
+    Set,
+    /// It is not there.
+    Create,
+    /// It is there.
+    Replace,
+}
+
+impl How {
+    /// As `setxattr(2)` says it.
+    pub(super) const fn of(flags: i32) -> Self {
+        if flags & libc::XATTR_CREATE != 0 {
+            Self::Create
+        } else if flags & libc::XATTR_REPLACE != 0 {
+            Self::Replace
+        } else {
+            Self::Set
+        }
+    }
+}
+
+/// Sets the attribute `name`, or removes it.
+pub(super) fn change(
+    shared: &Arc<Shared>,
+    ino: INodeNo,
+    name: &OsStr,
+    value: Option<&[u8]>,
+    how: How,
+    reply: ReplyEmpty,
+) {
+    if shared.read_only {
+        return super::read_only::refuse(shared, |errno| reply.error(errno));
+    }
+    let Some(name) = stored(name).filter(|_| !control::is_control(ino)) else {
+        let own = name.to_str().is_some_and(|name| name.starts_with(OWN));
+        return reply.error(if own { Errno::EPERM } else { Errno::EOPNOTSUPP });
+    };
+    let timer = shared.metrics.start(Op::Write);
+    let (name, value) = (name.to_owned(), value.map(Bytes::copy_from_slice));
+    let task = Arc::clone(shared);
+    shared.run(async move {
+        match change_stored(&task, ino, name, value, how).await {
+            Ok(()) => {
+                timer.finish(Outcome::Miss);
+                reply.ok();
+            }
+            Err(errno) => {
+                timer.finish(Outcome::Error);
+                reply.error(errno);
+            }
+        }
+    });
+}
+
+async fn change_stored(
+    shared: &Shared,
+    ino: INodeNo,
+    name: String,
+    value: Option<Bytes>,
+    how: How,
+) -> Result<(), Errno> {
+    let (path, present) = present(shared, ino, &name).await?;
+    match (how, present.is_some()) {
+        (How::Create, true) => return Err(Errno::EEXIST),
+        (How::Replace, false) => return Err(Errno::NO_XATTR),
+        _ => {}
+    }
+    let mut change = AttributeChange::default();
+    change.xattrs.insert(name, value);
+    let set = shared.fs.set_attributes(&path, &change).await;
+    set.map_err(|error| errno_logged("xattr", &error))?;
+    shared.forget_names(ino.0);
+    Ok(())
 }
 
 fn locate(shared: &Arc<Shared>, ino: INodeNo, size: u32, reply: ReplyXattr, timer: OpTimer) {
