@@ -188,7 +188,7 @@ impl Draft {
     /// Takes over a change of attributes, if there is something that is to be sent: the two go
     /// in one step. Otherwise the change is the caller's to make in the store, and this says
     /// false.
-    pub(crate) fn attributes_changed(&self, change: &AttributeChange) -> bool {
+    pub fn attributes_changed(&self, change: &AttributeChange) -> bool {
         let mut state = self.state.lock();
         if !state.content.is_changed() {
             return false;

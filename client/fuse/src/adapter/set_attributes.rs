@@ -1,13 +1,13 @@
 //! Setattr: chmod, chown, utimens, truncate.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{Errno, FileAttr, FileHandle, INodeNo, ReplyAttr, TimeOrNow};
 use millpond_client::AttributeChange;
 use tracing::Instrument;
 
-use super::read_only;
+use super::{read_only, writing};
 use crate::control;
 use crate::metrics::{Op, Outcome};
 use crate::shared::{Shared, errno_logged, kernel_ttl};
@@ -43,7 +43,7 @@ pub(super) fn set(
     let timer = shared.metrics.start(Op::Write);
     let task = Arc::clone(shared);
     let request = async move {
-        match change(&task, ino.0, fh, asked).await {
+        match change(&task, ino, fh, asked).await {
             Ok((attr, valid)) => {
                 timer.finish(Outcome::Miss);
                 reply.attr(&kernel_ttl(valid), &attr);
@@ -57,23 +57,36 @@ pub(super) fn set(
     shared.run(request.instrument(tracing::debug_span!("setattr", ino = ino.0)));
 }
 
+/// - What is open and written goes with what is sent of it, or, if it was removed, stays here.
+/// - All else is changed in the store.
 async fn change(
     shared: &Shared,
-    ino: u64,
-    _fh: Option<FileHandle>,
+    ino: INodeNo,
+    fh: Option<FileHandle>,
     asked: Asked,
-) -> Result<(FileAttr, std::time::Duration), Errno> {
+) -> Result<(FileAttr, Duration), Errno> {
     let failed = |error| errno_logged("setattr", &error);
-    let path = shared.inodes.lock().live_path(ino).ok_or(Errno::ESTALE)?;
-    if let Some(size) = asked.size {
-        shared.fs.truncate(&path, size).await.map_err(failed)?;
+    let draft = match asked.size {
+        Some(size) => Some(writing::truncate(shared, ino, fh, size).await?),
+        None => shared.inodes.lock().draft(ino.0),
+    };
+    let own = draft.filter(|draft| draft.is_changed() || draft.path().is_none());
+    if let Some(draft) = own
+        && draft.attributes_changed(&asked.attributes)
+    {
+        let attr = shared.style.file_attr(ino.0, &draft.attr());
+        return Ok((attr, Duration::ZERO));
     }
+    let path = shared.inodes.lock().live_path(ino.0);
+    let path = path.ok_or(Errno::ESTALE)?;
     if !asked.attributes.is_empty() {
         let set = shared.fs.set_attributes(&path, &asked.attributes).await;
-        set.map_err(failed)?;
+        let attr = set.map_err(failed)?;
+        let fresh = shared.style.file_attr(ino.0, &attr);
+        shared.inodes.lock().changed(ino.0, &fresh);
     }
-    shared.forget_names(ino);
+    shared.forget_names(ino.0);
     let found = shared.fs.look_up(&path).await.map_err(failed)?;
     let attr = found.attr.ok_or(Errno::ENOENT)?;
-    Ok((shared.attributes(ino, &attr)?, found.valid))
+    Ok((shared.attributes(ino.0, &attr)?, found.valid))
 }

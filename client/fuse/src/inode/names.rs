@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use fuser::FileAttr;
+
 use super::{InodeTable, ROOT};
 
 /// A name in a directory.
@@ -50,11 +52,26 @@ impl InodeTable {
                 .is_ok_and(|ino| self.more_names.contains_key(&ino))
     }
 
+    /// The attributes of `ino` are other ones now, its bytes the same: `attr` are those of its
+    /// present name.
+    pub(crate) fn changed(&mut self, ino: u64, attr: &FileAttr) {
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && let Some(files) = &mut node.files
+        {
+            files.changed(attr);
+        }
+    }
+
     /// The name is gone; the kernel may go on using the inode.
     pub(crate) fn unlink(&mut self, parent: u64, name: &str) {
         let Ok(ino) = self.find(parent, name) else {
             return;
         };
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && let Some(files) = &mut node.files
+        {
+            files.unlinked();
+        }
         let Some(mut more) = self.more_names.remove(&ino) else {
             return self.detach(ino);
         };

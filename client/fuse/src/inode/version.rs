@@ -138,6 +138,26 @@ impl OpenFiles {
         pinned.filter(|_| self.live.draft().is_none())
     }
 
+    /// The attributes that are shown while it is open are from now on those of `attr`, all but
+    /// the size.
+    pub(crate) fn changed(&mut self, attr: &FileAttr) {
+        if let Some(shown) = &mut self.attr {
+            *shown = FileAttr {
+                size: shown.size,
+                blocks: shown.blocks,
+                ..*attr
+            };
+        }
+    }
+
+    /// The file has one name less.
+    pub(crate) fn unlinked(&mut self) {
+        if let Some(shown) = &mut self.attr {
+            shown.nlink = shown.nlink.saturating_sub(1);
+            shown.ctime = std::time::SystemTime::now();
+        }
+    }
+
     /// What all handles have in common.
     pub(crate) const fn live(&self) -> &Arc<Live> {
         &self.live
