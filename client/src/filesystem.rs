@@ -9,6 +9,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use millpond_net::block_client::BlockClient;
 use millpond_proto::{Change, ClusterView, MountPath, NodeId, NodeStats, Trust};
+use millpond_ufs::Space;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
@@ -280,6 +281,23 @@ impl FileSystem {
             },
             nodes,
             mounts: view.mounts.iter().len(),
+        }
+    }
+
+    /// The room of the store that holds `path`, if it has so much and no more, and tells.
+    ///
+    /// # Errors
+    /// The UFS's kind.
+    pub async fn space(&self, path: &str) -> Result<Option<Space>, ClientError> {
+        let snapshot = self.core.snapshot();
+        let place = Place::of(&snapshot.view().mounts, namespace::normal(path)?);
+        let Some((mount, _)) = place.mount else {
+            return Ok(None);
+        };
+        let ufs = self.core.open_store(&snapshot, mount).await?;
+        match tokio::time::timeout(self.core.config.deadline, ufs.space()).await {
+            Ok(space) => Ok(space?),
+            Err(_) => Err(self.core.too_late("asking for the room of", path)),
         }
     }
 

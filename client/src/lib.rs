@@ -78,7 +78,7 @@ pub use location::{BlockLocation, BlockReport, CachedAt, FileLocation, LocationR
 pub use lookup::Found;
 pub use metadata::Directory;
 pub use millpond_disk::DiskError;
-pub use millpond_ufs::{AttributeChange, Attributes, RenameMode};
+pub use millpond_ufs::{AttributeChange, Attributes, RenameMode, Space};
 pub use news::Changes;
 pub use owner::Refreshed;
 pub use prefetch::{HintList, PrefetchProgress, Trace};

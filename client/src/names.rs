@@ -78,9 +78,9 @@ fn refused(action: &'static str, path: &str, refusal: Refusal) -> ClientError {
     }
 }
 
-/// What changes for others when `path` comes or goes: its directory has another time where
-/// the store keeps times.
-fn entry_changes(target: &Target) -> Vec<Change> {
+/// What changes for others when something comes or goes at `target`: the first is that itself;
+/// its directory has another time where the store keeps times.
+pub(crate) fn entry_changes(target: &Target) -> Vec<Change> {
     let mut changes = vec![Change {
         path: target.path.clone(),
         recursive: false,

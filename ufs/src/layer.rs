@@ -37,7 +37,7 @@ use crate::error::{Op, UfsError};
 use crate::metadata::Metadata;
 use crate::ufs::{ByteStream, Choice, EntryStream, Ufs};
 use crate::write::{
-    Abilities, AttributeChange, Attributes, Condition, RenameMode, UnfinishedStream, Upload,
+    Abilities, AttributeChange, Attributes, Condition, RenameMode, Space, UnfinishedStream, Upload,
 };
 
 /// What a decorator does. Clones are the same decorator, for uploads keep one.
@@ -244,6 +244,11 @@ impl<L: Layer> Ufs for L {
     async fn hard_link(&self, from: &str, to: &str) -> Result<(), UfsError> {
         let ask = Ask::new(Op::Link, to, Work::Little);
         self.around(ask, self.inner().hard_link(from, to)).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, UfsError> {
+        let ask = Ask::new(Op::Stat, "", Work::Little);
+        self.around(ask, self.inner().space()).await
     }
 
     async fn attributes(&self, path: &str) -> Result<Attributes, UfsError> {

@@ -86,5 +86,6 @@ pub use options::{OptionSpec, known_options};
 pub use ufs::{Ufs, probe, read_to_bytes};
 pub use uri::{Scheme, UfsUri};
 pub use write::{
-    Abilities, AttributeChange, Attributes, Condition, PartRules, RenameMode, Unfinished, Upload,
+    Abilities, AttributeChange, Attributes, Condition, PartRules, RenameMode, Space, Unfinished,
+    Upload,
 };

@@ -66,8 +66,8 @@ use crate::name::{self, UNFINISHED};
 use crate::ufs::{ByteStream, EntryStream, Ufs};
 use crate::uri::{UfsUri, encode_path};
 use crate::write::{
-    Abilities, AttributeChange, Attributes, Condition, PartRules, RenameMode, UnfinishedStream,
-    Upload,
+    Abilities, AttributeChange, Attributes, Condition, PartRules, RenameMode, Space,
+    UnfinishedStream, Upload,
 };
 
 /// A directory of this machine.
@@ -299,6 +299,12 @@ impl Ufs for LocalUfs {
             names::hard_link(root, from, &to)
         })
         .await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, UfsError> {
+        let root = Arc::clone(&self.root);
+        let uri = self.object_uri("");
+        blocking(Op::Stat, &uri, move || root.space().map(Some)).await
     }
 
     async fn attributes(&self, path: &str) -> Result<Attributes, UfsError> {

@@ -12,7 +12,7 @@ use millpond_proto::{ErrorKind, FileVersion, Refusal};
 use crate::error::{Op, UfsError};
 use crate::metadata::{Entry, Metadata};
 use crate::write::{
-    Abilities, AttributeChange, Attributes, Condition, RenameMode, UnfinishedStream, Upload,
+    Abilities, AttributeChange, Attributes, Condition, RenameMode, Space, UnfinishedStream, Upload,
 };
 
 /// The bytes of one read, in order, in pieces of any size.
@@ -104,6 +104,14 @@ pub trait Ufs: Debug + Send + Sync + 'static {
     /// What this store is able to do beyond reading.
     fn abilities(&self) -> Abilities {
         Abilities::default()
+    }
+
+    /// How much room there is; none where a store has no bound or does not tell.
+    ///
+    /// # Errors
+    /// The kinds of [`stat`](Self::stat).
+    async fn space(&self) -> Result<Option<Space>, UfsError> {
+        Ok(None)
     }
 
     /// Makes `data` the whole content of the file at `path`, in one step: a reader finds the

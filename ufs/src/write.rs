@@ -67,6 +67,19 @@ impl Default for PartRules {
     }
 }
 
+/// The room of a store that has so much and no more.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that it can hold.
+    pub bytes: u64,
+    /// Bytes that can still be written.
+    pub free: u64,
+    /// Files that it can hold.
+    pub files: u64,
+    /// Files that can still be made.
+    pub files_free: u64,
+}
+
 /// What must hold at a path for a write to take place.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub enum Condition {

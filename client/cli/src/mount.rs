@@ -109,6 +109,11 @@ pub(crate) struct MountArgs {
     /// written; a mount all of whose stores can only be read is read-only anyway
     #[arg(long)]
     read_only: bool,
+    /// The most files and directories below a directory that is renamed where the store has to
+    /// copy each; a larger one is refused (EXDEV, on which `mv` copies by itself) [default:
+    /// 100000]
+    #[arg(long, value_name = "COUNT")]
+    rename_limit: Option<u64>,
     /// How long attributes and listings are believed, on mounts that do not say it themselves:
     /// strict (each open and stat asks the store), ttl, immutable (until `fs refresh`)
     /// [default: ttl]
@@ -244,6 +249,9 @@ async fn serve(
         options.read_only = true;
         options.kernel_opens = plan.opens_if_read_only;
     }
+    if !options.read_only {
+        fs.finish_renames().await;
+    }
     options.metrics = Some(Arc::new(FuseMetrics::new(&mut registry.lock())));
     let runtime = tokio::runtime::Handle::current();
     let mounted = MountedFs::mount(fs.clone(), runtime, dir, &options).map_err(mount_error)?;
@@ -279,6 +287,7 @@ async fn open(
     registry: &SharedRegistry,
 ) -> anyhow::Result<FileSystem> {
     let mut client = plan.client.clone();
+    client.rename_journal = Some(plan.state_dir(dir).join("renames"));
     if let Some(MountSource::Store(source)) = &args.source {
         let options = plan.options.clone();
         return FileSystem::standalone(source, options, client, registry)

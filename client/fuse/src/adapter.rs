@@ -6,6 +6,7 @@ mod file;
 mod names;
 mod read_only;
 mod set_attributes;
+mod statfs;
 mod unopened;
 mod writing;
 mod xattr;
@@ -309,15 +310,8 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let timer = self.shared.metrics.start(Op::Statfs);
-        let figures = self.shared.fs.statfs();
-        timer.finish(Outcome::Hit);
-        // Nothing is free: nothing can be written. How many bytes and files the stores hold
-        // is not known; the size is what the tier can hold.
-        let blocks = figures.capacity / STATFS_BLOCK;
-        let (bsize, namelen) = (STATFS_BLOCK as u32, 255);
-        reply.statfs(blocks, 0, 0, 0, 0, bsize, namelen, bsize);
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        statfs::statfs(&self.shared, ino, reply);
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -587,5 +581,3 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 }
-
-const STATFS_BLOCK: u64 = 4096;

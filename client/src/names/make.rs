@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millpond_proto::{Change, Refusal};
-use millpond_ufs::{Attributes, Condition};
+use millpond_ufs::{Attributes, Condition, RenameMode};
 
 use super::check::{check_name, inherit};
 use super::{entry_changes, refused};
@@ -113,6 +113,26 @@ impl FileSystem {
         core.change("linking", &target, &changes, call).await?;
         held.moved(core).await;
         core.made(&target).await
+    }
+}
+
+impl FileSystem {
+    /// Makes `to`, which was another name of the file `from` before that was written, one again:
+    /// a file that is written is another one in its store, of one name.
+    ///
+    /// # Errors
+    /// Those of [`hard_link`](Self::hard_link) and [`rename`](Self::rename); `to` is then
+    /// another file than `from`.
+    pub async fn link_again(&self, from: &str, to: &str) -> Result<(), ClientError> {
+        let dir = to.rsplit_once('/').map_or("", |(dir, _)| dir);
+        let between = format!("{dir}/.millpond-link-{:016x}", rand::random::<u64>());
+        self.hard_link(from, &between).await?;
+        let renamed = self.rename(&between, to, RenameMode::Replace).await;
+        if renamed.is_err() {
+            // Nobody knows of it.
+            let _ = self.unlink(&between).await;
+        }
+        renamed
     }
 }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use millpond_proto::Change;
 use millpond_ufs::{Attributes, Condition, Metadata};
 
 use crate::attr::Attr;
 use crate::error::ClientError;
 use crate::file::FileHandle;
+use crate::names::entry_changes;
 use crate::target::Target;
 
 use super::draft::Draft;
@@ -138,17 +138,18 @@ impl Draft {
         let attr = Attr::of(metadata, target.mount, &*target.ufs, &target.below);
         let attr = Arc::new(attr);
         let file = self.core.file_of(target, &attr)?;
+        let is_new = self.state().base.is_none();
         self.committed(FileHandle::new(
             Arc::clone(&self.core),
             file,
             Arc::clone(&attr),
         ));
-        let change = Change {
-            path: target.path.clone(),
-            recursive: false,
-        };
+        let mut changes = entry_changes(target);
+        if !is_new {
+            changes.truncate(1);
+        }
         self.core
-            .changed(&[change], Some((&target.path, attr)))
+            .changed(&changes, Some((&target.path, attr)))
             .await;
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::local::failure::failure;
 use crate::local::inode;
 use crate::local::join;
 use crate::metadata::Metadata;
+use crate::write::Space;
 
 /// The open root directory. Its calls block.
 #[derive(Debug)]
@@ -91,6 +92,18 @@ impl Root {
             }
             Err(errno) => Err(failure(errno, Op::ReadLink, self.uri_of(path))),
         }
+    }
+
+    /// The room of the file system that it lies on.
+    pub(super) fn space(&self) -> Result<Space, UfsError> {
+        let stat = rustix::fs::fstatvfs(&self.fd)
+            .map_err(|errno| failure(errno, Op::Stat, self.uri.clone()))?;
+        Ok(Space {
+            bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            files: stat.f_files,
+            files_free: stat.f_favail,
+        })
     }
 
     /// Whether anything can be written here at all.

@@ -43,6 +43,7 @@ struct MountSection {
     umask: String,
     allow_other: bool,
     read_only: bool,
+    rename_limit: u64,
     metadata: MetadataMode,
     #[serde(with = "humantime_serde")]
     metadata_ttl: Duration,
@@ -69,6 +70,7 @@ impl Default for MountSection {
             umask: "0".to_owned(),
             allow_other: false,
             read_only: false,
+            rename_limit: ClientConfig::default().rename_limit,
             metadata: MetadataMode::Ttl,
             metadata_ttl: Duration::from_secs(1),
             read_ahead: Size::mib(4),
@@ -101,6 +103,7 @@ struct MountFlags {
     umask: Option<String>,
     allow_other: Option<bool>,
     read_only: Option<bool>,
+    rename_limit: Option<u64>,
     metadata: Option<MetadataMode>,
     metadata_ttl: Option<String>,
     admin: Option<String>,
@@ -151,6 +154,7 @@ impl Settings {
             metadata_ttl: mount.metadata_ttl,
             local_socket: auto("local-socket", &mount.local_socket)?,
             read_only: mount.read_only,
+            rename_limit: mount.rename_limit,
             ..ClientConfig::default()
         };
         client
@@ -257,6 +261,7 @@ impl Flags {
                 umask: args.umask.clone(),
                 allow_other: args.allow_other.then_some(true),
                 read_only: args.read_only.then_some(true),
+                rename_limit: args.rename_limit,
                 metadata: args.metadata,
                 metadata_ttl: args.metadata_ttl.clone(),
                 admin: args.admin.clone(),

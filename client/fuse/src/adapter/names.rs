@@ -261,6 +261,11 @@ pub(super) fn rename(
         |shared, (from, to, mode)| async move {
             shared.fs.rename(&from.path, &to.path, mode).await?;
             let mut inodes = shared.inodes.lock();
+            let concerned = [(from.parent, &from.name), (to.parent, &to.name)];
+            let others = concerned.map(|(parent, name)| {
+                let ino = inodes.peek(parent, name);
+                inodes.other_paths(ino)
+            });
             match mode {
                 RenameMode::Exchange => {
                     inodes.exchange((from.parent, &from.name), (to.parent, &to.name));
@@ -269,6 +274,8 @@ pub(super) fn rename(
                     inodes.rename(from.parent, &from.name, to.parent, &to.name);
                 }
             }
+            drop(inodes);
+            shared.fs.forget(&others.concat());
             Ok(())
         },
     );
@@ -322,6 +329,25 @@ impl Shared {
             others
         };
         self.fs.forget(&others);
+    }
+
+    /// Has all names of `ino` be names of what was written through one of them. Where that
+    /// fails, they are another file from now on.
+    pub(super) async fn link_again(self: &Arc<Self>, ino: u64) {
+        let names = self.inodes.lock().other_paths(ino);
+        let Some((first, others)) = names.split_first() else {
+            return;
+        };
+        for other in others {
+            if let Err(error) = self.fs.link_again(first, other).await {
+                tracing::warn!(
+                    path = other,
+                    written = first,
+                    error = &error as &dyn std::error::Error,
+                    "a hard link keeps the content from before its file was written"
+                );
+            }
+        }
     }
 
     /// What is known by any name of `ino` is out of date.

@@ -60,7 +60,7 @@ pub(super) fn set(
 /// - What is open and written goes with what is sent of it, or, if it was removed, stays here.
 /// - All else is changed in the store.
 async fn change(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     ino: INodeNo,
     fh: Option<FileHandle>,
     asked: Asked,

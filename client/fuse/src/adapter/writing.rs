@@ -153,7 +153,7 @@ async fn writer_of(shared: &Shared, ino: INodeNo) -> Result<Writer, Errno> {
 /// Cuts the file `ino`, or makes it longer with zeros: through the handle `fh` if there is one.
 /// Without one, and if nobody has it open for writing, the store has it so when this returns.
 pub(super) async fn truncate(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     ino: INodeNo,
     fh: Option<FileHandle>,
     size: u64,
@@ -172,6 +172,7 @@ pub(super) async fn truncate(
     writer.truncate(size).await.map_err(failed)?;
     if !writer.is_shared() {
         writer.close().await.map_err(failed)?;
+        shared.link_again(ino.0).await;
     }
     Ok(draft)
 }
@@ -264,10 +265,21 @@ pub(super) fn write(
 
 /// `close` and `fsync`: the store has all that was written when this is answered.
 pub(super) fn flush(shared: &Arc<Shared>, fh: FileHandle, op: &'static str, reply: ReplyEmpty) {
-    match written(shared, fh) {
-        Some(draft) => change(shared, op, reply, async move { draft.flush().await }),
-        None => reply.ok(),
-    }
+    let Some(open) = shared.files.get(fh.0) else {
+        return reply.ok();
+    };
+    let Some(draft) = written(shared, fh) else {
+        return reply.ok();
+    };
+    let task = Arc::clone(shared);
+    change(shared, op, reply, async move {
+        let is_sent = draft.is_changed();
+        draft.flush().await?;
+        if is_sent {
+            task.link_again(open.ino).await;
+        }
+        Ok(())
+    });
 }
 
 /// What `fallocate` can do to a file: all but what moves its bytes.
