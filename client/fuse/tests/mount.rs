@@ -32,3 +32,5 @@ mod reading;
 mod refresh;
 #[path = "mount/support.rs"]
 mod support;
+#[path = "mount/writing.rs"]
+mod writing;
