@@ -44,6 +44,9 @@ pub struct ClientConfig {
     pub staging_dir: Option<PathBuf>,
     /// The most bytes of all that is in the staging directory.
     pub staging_size: u64,
+    /// Whether a file that was replaced in its store since it was opened for writing is kept:
+    /// who closes later gets `Stale`. Else what is closed last is what is there.
+    pub if_match: bool,
     /// The most files and directories below a directory that is renamed where the store has to
     /// copy each; one with more is refused.
     pub rename_limit: u64,
@@ -104,6 +107,7 @@ impl Default for ClientConfig {
             read_only: false,
             staging_dir: None,
             staging_size: 16 << 30,
+            if_match: false,
             rename_limit: 100_000,
             rename_journal: None,
         }

@@ -105,6 +105,15 @@ pub enum ClientError {
     /// The local disk tier could not be opened.
     #[error(transparent)]
     Disk(Arc<DiskError>),
+    /// Bytes of a file that is being written are in the store, and not here any more.
+    #[error(
+        "these bytes of {path} were sent and given up to stay within the staging size; they can be \
+         read when the file is closed"
+    )]
+    Sent {
+        /// The file.
+        path: String,
+    },
     /// A change is refused.
     #[error("cannot {action} {path}: {refusal}")]
     Refused {
@@ -197,6 +206,7 @@ impl ClientError {
             Self::Net(source) => source.kind(),
             Self::Answer { .. } => ErrorKind::Unsupported,
             Self::NoSuchNode { .. } => ErrorKind::NotFound,
+            Self::Sent { .. } => ErrorKind::Busy,
             Self::Disk(source) => source.kind(),
             Self::NoNodes { .. } | Self::ShutDown => ErrorKind::Unavailable,
         }

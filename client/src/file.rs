@@ -67,6 +67,11 @@ impl FileHandle {
         self.file.id
     }
 
+    /// Where in its store the version is.
+    pub(crate) fn source(&self) -> &OpenFile {
+        &self.file
+    }
+
     /// This version as a file on the local disk that the kernel can read itself, if the disk
     /// tier holds all of it, verified. Never waits.
     pub fn backing(&self) -> Option<Backing> {

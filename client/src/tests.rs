@@ -28,17 +28,17 @@ use prometheus_client::registry::Registry;
 use crate::{ClientConfig, FileSystem};
 
 const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// A memory store of this test's own, and its URI.
-fn fresh_store() -> (Arc<MemoryStore>, String) {
+pub(crate) fn fresh_store() -> (Arc<MemoryStore>, String) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("client-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     (MemoryStore::named(&name), format!("memory:///{name}"))
 }
 
 /// `len` bytes that differ everywhere and between seeds.
-fn pattern(seed: u64, len: u64) -> Vec<u8> {
+pub(crate) fn pattern(seed: u64, len: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len as usize + 8);
     while (bytes.len() as u64) < len {
@@ -52,7 +52,7 @@ fn pattern(seed: u64, len: u64) -> Vec<u8> {
 }
 
 /// Small blocks, little memory: many blocks and evictions with little data.
-fn small() -> ClientConfig {
+pub(crate) fn small() -> ClientConfig {
     ClientConfig {
         memory: 8 * MIB,
         block_size: BlockSize::new(256 * KIB).unwrap(),
@@ -61,7 +61,7 @@ fn small() -> ClientConfig {
     }
 }
 
-async fn standalone(uri: &str, config: ClientConfig) -> FileSystem {
+pub(crate) async fn standalone(uri: &str, config: ClientConfig) -> FileSystem {
     let registry = Mutex::new(Registry::default());
     FileSystem::standalone(uri, BTreeMap::new(), config, &registry)
         .await

@@ -10,6 +10,7 @@
 //! | `drafts`, `overlay` | the drafts of a client by path; how they show in look-ups and listings |
 //! | `content` | which byte is where: pure |
 //! | `staged`, `staging` | the bytes that were written; the directory and the budget for them |
+//! | `parts`, `sending` | how uploads are cut: pure; what goes up while it is written |
 //! | `turns` | drafts stand still while their names change |
 //! | `commit` | a draft becomes a version of its file |
 //!
@@ -24,8 +25,12 @@ mod content;
 mod draft;
 mod drafts;
 pub(crate) mod overlay;
+mod parts;
+mod sending;
 mod staged;
 mod staging;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod writer;
 

@@ -9,7 +9,8 @@ use rangemap::RangeSet;
 /// Invariants:
 /// - `base <= size`: what shows through of the version below ends with the file.
 /// - `dirty` lies within `staged`, and both within `0..size`.
-/// - A byte that is not staged is the base's if it lies below `base`, else zero.
+/// - `given_up` has nothing of `staged`, and bytes are given up only where `base` is 0.
+/// - A byte that is neither staged nor given up is the base's if it lies below `base`, else zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Content {
     size: u64,
@@ -17,6 +18,8 @@ pub(super) struct Content {
     staged: RangeSet<u64>,
     staged_len: u64,
     dirty: RangeSet<u64>,
+    /// Only in an upload that is not completed.
+    given_up: RangeSet<u64>,
     changed: bool,
 }
 
@@ -36,6 +39,8 @@ pub(super) enum Where {
     Base,
     /// Nowhere: they are zero.
     Zeros,
+    /// In the store, where they cannot be read yet.
+    GivenUp,
 }
 
 impl Content {
@@ -117,6 +122,53 @@ impl Content {
         }
     }
 
+    /// How far the file is written without a gap from its beginning.
+    pub(super) fn prefix(&self) -> u64 {
+        let mut at = 0;
+        while let Some(more) = self.staged.get(&at).or_else(|| self.given_up.get(&at)) {
+            at = more.end;
+        }
+        at
+    }
+
+    /// Whether all of `range` is staged.
+    pub(super) fn is_staged(&self, range: &Range<u64>) -> bool {
+        self.staged.gaps(range).next().is_none()
+    }
+
+    /// Whether the version below has all of `range` as it is.
+    pub(super) fn is_clean(&self, range: &Range<u64>) -> bool {
+        range.end <= self.base && self.dirty.overlapping(range).next().is_none()
+    }
+
+    /// Forgets that `range`, which was sent, is staged.
+    pub(super) fn give_up(&mut self, range: Range<u64>) {
+        self.unstage(range.clone());
+        self.given_up.insert(range);
+    }
+
+    /// Whether any of `range` was given up.
+    pub(super) fn is_given_up(&self, range: &Range<u64>) -> bool {
+        !range.is_empty() && self.given_up.overlapping(range).next().is_some()
+    }
+
+    /// Whether anything was given up.
+    pub(super) fn has_given_up(&self) -> bool {
+        !self.given_up.is_empty()
+    }
+
+    /// Forgets that some bytes are staged which the version below has as well; which they are.
+    pub(super) fn drop_some_clean(&mut self) -> Option<Range<u64>> {
+        let below = 0..self.base;
+        let staged = self.staged.overlapping(&below);
+        let within = staged.map(|staged| staged.start..staged.end.min(self.base));
+        let clean = within
+            .flat_map(|staged| self.dirty.gaps(&staged).collect::<Vec<_>>())
+            .next()?;
+        self.unstage(clean.clone());
+        Some(clean)
+    }
+
     /// Bytes that are staged.
     pub(super) const fn staged_len(&self) -> u64 {
         self.staged_len
@@ -152,6 +204,7 @@ impl Content {
         }
         if size < self.size {
             self.unstage(size..self.size);
+            self.given_up.remove(size..self.size);
             self.base = self.base.min(size);
         }
         self.size = size;
@@ -162,6 +215,7 @@ impl Content {
     pub(super) fn committed(&mut self) {
         self.base = self.size;
         self.dirty = RangeSet::new();
+        self.given_up = RangeSet::new();
         self.changed = false;
     }
 
@@ -187,6 +241,23 @@ impl Content {
     }
 
     fn unstaged(&self, range: Range<u64>, plan: &mut Vec<Stretch>) {
+        if self.given_up.is_empty() || range.is_empty() {
+            return self.below(range, plan);
+        }
+        let mut at = range.start;
+        for given_up in self.given_up.overlapping(&range) {
+            let given_up = given_up.start.max(at)..given_up.end.min(range.end);
+            self.below(at..given_up.start, plan);
+            at = given_up.end;
+            plan.push(Stretch {
+                range: given_up,
+                from: Where::GivenUp,
+            });
+        }
+        self.below(at..range.end, plan);
+    }
+
+    fn below(&self, range: Range<u64>, plan: &mut Vec<Stretch>) {
         let middle = self.base.clamp(range.start, range.end.max(range.start));
         for (range, from) in [
             (range.start..middle, Where::Base),
@@ -219,6 +290,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_was_given_up_is_told_apart() {
+        let mut content = Content::new_file();
+        content.write(0..100);
+        content.give_up(10..30);
+        assert_eq!((content.prefix(), content.staged_len()), (100, 80));
+        let plan = content.plan(0..200);
+        let from: Vec<_> = plan.into_iter().map(|s| (s.range, s.from)).collect();
+        assert_eq!(
+            from,
+            [
+                (0..10, Where::Staged),
+                (10..30, Where::GivenUp),
+                (30..100, Where::Staged)
+            ]
+        );
+        assert!(content.is_given_up(&(29..31)) && !content.is_given_up(&(30..31)));
+        content.committed();
+        assert!(!content.has_given_up());
+        assert_eq!(content.plan(10..30)[0].from, Where::Base);
+        content.write(90..110);
+        assert_eq!(content.drop_some_clean(), Some(0..10));
+        assert_eq!(content.drop_some_clean(), Some(30..90));
+        assert_eq!(content.drop_some_clean(), None);
+    }
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -302,6 +399,7 @@ mod tests {
                     Where::Staged => read.extend_from_slice(&staging[from..to]),
                     Where::Base => read.extend_from_slice(&below[from..to]),
                     Where::Zeros => read.resize(read.len() + to - from, 0),
+                    Where::GivenUp => prop_assert!(false, "nothing was given up"),
                 }
             }
             let end = (range.end as usize).min(model.len());

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use millpond_proto::{FileId, Refusal};
-use millpond_ufs::{AttributeChange, Attributes};
+use millpond_ufs::{AttributeChange, Attributes, PartRules};
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 
 use crate::attr::{Attr, FileKind};
 use crate::core::Core;
@@ -18,6 +19,7 @@ use crate::file::FileHandle;
 use crate::target::Target;
 
 use super::content::{Content, Where};
+use super::sending::Sending;
 use super::staged::{IN_MEMORY, Staged, StagedFile};
 use super::staging::Held;
 
@@ -45,6 +47,9 @@ pub struct Draft {
     /// Held by who changes or commits the file.
     turn: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
+    /// Told whenever a part that was on its way is not any more.
+    pub(super) ended: Notify,
+    me: OnceLock<Weak<Self>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +70,12 @@ pub(super) struct State {
     pub(super) exclusive: bool,
     /// Whether the store keeps attributes.
     keeps_attributes: bool,
+    /// What was sent of a new file already.
+    pub(super) sending: Option<Sending>,
+    /// It is only sent when it is closed: sending it earlier did not work.
+    pub(super) ahead_failed: bool,
+    /// How the store has uploads cut.
+    pub(super) rules: PartRules,
     /// Handles that may write.
     pub(super) writers: usize,
     /// As of when it was opened.
@@ -106,6 +117,8 @@ impl Draft {
         Self {
             core: Arc::clone(core),
             turn: Arc::default(),
+            ended: Notify::new(),
+            me: OnceLock::new(),
             state: Mutex::new(State {
                 path: Some(target.path.as_str().into()),
                 content,
@@ -116,10 +129,25 @@ impl Draft {
                 modified: SystemTime::now(),
                 exclusive: false,
                 keeps_attributes: target.abilities.attributes,
+                sending: None,
+                ahead_failed: false,
+                rules: target.abilities.parts,
                 writers: 0,
                 shown,
             }),
         }
+    }
+
+    /// Shares it. Once.
+    pub(super) fn shared(self) -> Arc<Self> {
+        let draft = Arc::new(self);
+        let _ = draft.me.set(Arc::downgrade(&draft));
+        draft
+    }
+
+    /// Itself, to be kept.
+    pub(super) fn me(&self) -> Option<Arc<Self>> {
+        self.me.get()?.upgrade()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -224,11 +252,17 @@ impl Draft {
         state.attributes = Attributes::default();
         state.change = AttributeChange::default();
         state.exclusive = false;
+        state.sending = None;
+        state.ahead_failed = false;
     }
 
     /// Gives it another path, or none.
     pub(super) fn rename(&self, path: Option<String>) {
-        self.state.lock().path = path.map(String::into_boxed_str);
+        let mut state = self.state.lock();
+        state.path = path.map(String::into_boxed_str);
+        if state.path.is_none() && !state.content.has_given_up() {
+            state.abandon();
+        }
     }
 
     /// Up to `len` bytes at `offset` if they are at hand; short at the end of the file. Never
@@ -246,7 +280,11 @@ impl Draft {
                     drop(state);
                     base.try_read(from, u32::try_from(len).ok()?)
                 }
-                Where::Zeros => Some(Bytes::from(vec![0; len as usize])),
+                Where::Zeros => {
+                    let len = one.range.end - one.range.start;
+                    Some(Bytes::from(vec![0; usize_of(len)]))
+                }
+                Where::GivenUp => None,
             },
             _ => None,
         }
@@ -261,18 +299,19 @@ impl Draft {
     /// # Cancel safety
     /// Safe.
     pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes, ClientError> {
-        let plan = self
-            .state
-            .lock()
-            .content
-            .plan(range(offset, u64::from(len)));
-        let mut whole = BytesMut::new();
-        let parts = plan.len();
+        self.read_range(range(offset, u64::from(len))).await
+    }
+
+    /// The bytes `range`, cut at the end of the file.
+    pub(super) async fn read_range(&self, range: Range<u64>) -> Result<Bytes, ClientError> {
+        let plan = self.state.lock().content.plan(range);
+        if let [one] = plan.as_slice() {
+            return self.read_stretch(one.range.clone(), one.from).await;
+        }
+        let len: u64 = plan.iter().map(|it| it.range.end - it.range.start).sum();
+        let mut whole = BytesMut::with_capacity(usize_of(len));
         for stretch in plan {
             let part = self.read_stretch(stretch.range, stretch.from).await?;
-            if parts == 1 {
-                return Ok(part);
-            }
             whole.extend_from_slice(&part);
         }
         Ok(whole.freeze())
@@ -283,6 +322,9 @@ impl Draft {
         match from {
             Where::Zeros => Ok(Bytes::from(vec![0; usize_of(len)])),
             Where::Base => self.read_base(range).await,
+            Where::GivenUp => Err(ClientError::Sent {
+                path: self.path().unwrap_or_default(),
+            }),
             Where::Staged => {
                 let file = {
                     let state = self.state.lock();
@@ -294,10 +336,21 @@ impl Draft {
                         Staged::File(file) => Arc::clone(file),
                     }
                 };
-                let data = self.blocking("read", move || file.read(range)).await?;
-                Ok(data.into())
+                let wanted = range.clone();
+                let data = self.blocking("read", move || file.read(wanted)).await?;
+                if self.state.lock().content.is_staged(&range) {
+                    return Ok(data.into());
+                }
+                // It was given up or cut off meanwhile: what was read may be zeros.
+                Box::pin(self.read_again(range)).await
             }
         }
+    }
+
+    /// Exactly the bytes `range`; zeros where the file ended meanwhile.
+    async fn read_again(&self, range: Range<u64>) -> Result<Bytes, ClientError> {
+        let len = range.end - range.start;
+        Ok(padded(self.read_range(range).await?, len))
     }
 
     /// The bytes `range` of the version below.
@@ -332,7 +385,8 @@ impl Draft {
     pub fn try_write(&self, offset: u64, data: &[u8]) -> Option<()> {
         let _turn = self.turn.try_lock().ok()?;
         let range = range(offset, data.len() as u64);
-        if range.end > IN_MEMORY || self.copies_up(&range, u64::MAX) {
+        let is_in_file = matches!(self.state.lock().staged, Staged::File(_));
+        if range.end > IN_MEMORY || is_in_file || self.copies_up(&range, u64::MAX) {
             return None;
         }
         self.write_in_memory(&range, data).then_some(())
@@ -370,16 +424,21 @@ impl Draft {
         if self.write_in_memory(&range, &data) {
             return Ok(());
         }
+        self.unsend(&range).await?;
         let file = self.staged_file().await?;
         self.put_in_file(&file, &range, data).await?;
-        let mut state = self.state.lock();
-        state.content.write(range);
-        state.touch();
+        {
+            let mut state = self.state.lock();
+            state.content.write(range);
+            state.touch();
+        }
+        self.send_ahead().await;
         Ok(())
     }
 
     fn checked_end(&self, action: &'static str, end: Option<u64>) -> Result<u64, ClientError> {
-        end.filter(|end| *end <= LONGEST)
+        let longest = self.state.lock().rules.object.min(LONGEST);
+        end.filter(|end| *end <= longest)
             .ok_or_else(|| self.refused(action, Refusal::TooLarge))
     }
 
@@ -400,25 +459,26 @@ impl Draft {
         range: &Range<u64>,
         data: Bytes,
     ) -> Result<(), ClientError> {
-        let (before, after) = {
-            let state = self.state.lock();
-            let content = &state.content;
-            (content.staged_len(), content.staged_len_with(range))
-        };
-        if !file.held.set(after) {
-            tracing::warn!(
-                path = self.path(),
-                limit = self.core.staging.limit(),
-                "no room for what is written: all drafts together are at --staging-size"
-            );
-            return Err(self.refused("write", Refusal::NoSpace));
+        loop {
+            let after = self.state.lock().content.staged_len_with(range);
+            if file.held.set(after) {
+                break;
+            }
+            if !self.make_room().await? {
+                tracing::warn!(
+                    path = self.path(),
+                    limit = self.core.staging.limit(),
+                    "no room for what is written: all that is staged is at --staging-size"
+                );
+                return Err(self.refused("write", Refusal::NoSpace));
+            }
         }
         let (offset, in_file) = (range.start, Arc::clone(file));
         let written = self
             .blocking("write", move || in_file.write(offset, &data))
             .await;
         if written.is_err() {
-            file.held.set(before);
+            file.held.set(self.state.lock().content.staged_len());
         }
         written
     }
@@ -434,6 +494,7 @@ impl Draft {
 
     async fn truncate_in_turn(&self, size: u64) -> Result<(), ClientError> {
         self.checked_end("truncate", Some(size))?;
+        self.unsend_from(size).await?;
         self.copy_up(&(size..size), size).await?;
         let (old, file) = {
             let mut state = self.state.lock();
@@ -478,6 +539,7 @@ impl Draft {
         if self.punch_in_memory(&range) {
             return Ok(());
         }
+        self.unsend(&range).await?;
         let file = self.staged_file().await?;
         // What the file has where nothing is staged is not looked at: it may as well go.
         self.clear(Arc::clone(&file), range.clone()).await?;
@@ -509,7 +571,11 @@ impl Draft {
         true
     }
 
-    async fn clear(&self, file: Arc<StagedFile>, range: Range<u64>) -> Result<(), ClientError> {
+    pub(super) async fn clear(
+        &self,
+        file: Arc<StagedFile>,
+        range: Range<u64>,
+    ) -> Result<(), ClientError> {
         self.blocking("clear", move || file.clear(range)).await
     }
 
@@ -670,6 +736,16 @@ impl State {
                 Some(Arc::clone(file))
             }
         }
+    }
+
+    /// Whether parts may be sent while the file is written.
+    pub(super) fn may_send_ahead(&self) -> bool {
+        self.path.is_some() && self.content.base() == 0 && !self.ahead_failed
+    }
+
+    /// Forgets what was sent of a file that is not whole: it is sent anew.
+    pub(super) fn abandon(&mut self) {
+        self.sending = None;
     }
 
     fn touch(&mut self) {

@@ -69,7 +69,7 @@ impl Drafts {
         draft: Draft,
         is_same: impl Fn(&Draft) -> bool,
     ) -> Arc<Draft> {
-        let draft = Arc::new(draft);
+        let draft = draft.shared();
         let mut by_path = self.by_path.lock();
         let there = by_path.get(path).and_then(Weak::upgrade);
         if let Some(there) = there.filter(|there| is_same(there)) {

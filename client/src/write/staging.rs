@@ -7,8 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 /// The most memory that all small drafts of a client take together.
 const MEMORY: u64 = 64 << 20;
+
+/// The most memory for parts of files on their way to the stores, in KiB.
+const SENDING_KIB: u32 = 128 << 10;
 
 /// Where the drafts of one client put their bytes.
 ///
@@ -20,6 +25,8 @@ pub(crate) struct Staging {
     dir: Option<PathBuf>,
     disk: Budget,
     memory: Budget,
+    /// Memory for parts on their way, in KiB.
+    sending: Semaphore,
     files: AtomicU64,
 }
 
@@ -37,6 +44,7 @@ impl Staging {
             dir,
             disk: Budget::new(limit),
             memory: Budget::new(MEMORY),
+            sending: Semaphore::new(SENDING_KIB as usize),
             files: AtomicU64::new(0),
         })
     }
@@ -44,6 +52,13 @@ impl Staging {
     /// The most bytes of all staging files together.
     pub(crate) const fn limit(&self) -> u64 {
         self.disk.limit
+    }
+
+    /// Waits for memory for a part of `len` bytes. One that is longer than all of it is alone.
+    pub(super) async fn memory_to_send(&self, len: u64) -> Option<SemaphorePermit<'_>> {
+        let kib = len.div_ceil(1024).min(u64::from(SENDING_KIB)) as u32;
+        // It is never closed.
+        self.sending.acquire_many(kib).await.ok()
     }
 
     /// A new file that nobody else can reach, and that is gone when it is closed.
