@@ -261,6 +261,11 @@ impl Backend for Arc<MemoryStore> {
         }
     }
 
+    async fn describe(&self, key: &str) -> Result<Option<(ObjectMeta, Extra)>, UfsError> {
+        let object = self.object(key);
+        Ok(object.map(|object| (object.meta(key), object.extra)))
+    }
+
     async fn put_object(
         &self,
         op: Op,

@@ -4,6 +4,7 @@
 //! only keys. Real stores are in [`store`], the memory store in [`crate::memory`].
 
 mod around;
+mod attributed;
 mod azure;
 mod backend;
 mod exact;
@@ -120,16 +121,18 @@ impl<B: Backend> Ufs for ObjectUfs<B> {
     }
 
     async fn read_link(&self, path: &str) -> Result<String, UfsError> {
-        Err(UfsError::new(
-            ErrorKind::Unsupported,
-            Op::ReadLink,
-            self.0.object_uri(path),
-            "this store has no symbolic links",
-        ))
+        self.0.check(Op::ReadLink, path)?;
+        self.0.read_link(path).await
     }
 
     fn abilities(&self) -> Abilities {
-        self.0.backend.abilities()
+        let abilities = self.0.backend.abilities();
+        let kept = abilities.write && self.0.attributes.are_kept();
+        Abilities {
+            attributes: kept,
+            symlinks: kept,
+            ..abilities
+        }
     }
 
     async fn put(
@@ -183,10 +186,13 @@ impl<B: Backend> Ufs for ObjectUfs<B> {
         self.0.remove_dir(path).await
     }
 
-    async fn symlink(&self, path: &str, _: &str, _: &Attributes) -> Result<(), UfsError> {
-        self.0.check(Op::Link, path)?;
-        let cause = "this store has no symbolic links";
-        Err(self.0.refused(Refusal::NotPermitted, Op::Link, path, cause))
+    async fn symlink(
+        &self,
+        path: &str,
+        target: &str,
+        attributes: &Attributes,
+    ) -> Result<(), UfsError> {
+        self.0.symlink(path, target, attributes).await
     }
 
     async fn hard_link(&self, _: &str, to: &str) -> Result<(), UfsError> {
@@ -195,15 +201,16 @@ impl<B: Backend> Ufs for ObjectUfs<B> {
         Err(self.0.refused(Refusal::NotPermitted, Op::Link, to, cause))
     }
 
-    async fn set_attributes(&self, path: &str, _: &AttributeChange) -> Result<Metadata, UfsError> {
-        let uri = self.0.object_uri(path);
-        let cause = "this mount keeps no attributes beside objects";
-        Err(UfsError::new(
-            ErrorKind::Unsupported,
-            Op::SetAttributes,
-            uri,
-            cause,
-        ))
+    async fn attributes(&self, path: &str) -> Result<Attributes, UfsError> {
+        self.0.all_attributes(path).await
+    }
+
+    async fn set_attributes(
+        &self,
+        path: &str,
+        change: &AttributeChange,
+    ) -> Result<Metadata, UfsError> {
+        self.0.set_attributes(path, change).await
     }
 }
 
@@ -222,11 +229,12 @@ impl<B: Backend> Inner<B> {
         let key = self.key(Op::Stat, path)?;
         let below = format!("{key}/");
         let (object, is_directory) = self.look(&key, &below).await?;
-        match object {
-            _ if is_directory => Ok(Metadata::directory()),
-            Some(object) => Ok(Metadata::file(object.size, object.version, object.mtime)),
-            None => Err(self.not_found(Op::Stat, path)),
-        }
+        let metadata = match object {
+            _ if is_directory => Some(self.directory_metadata(&below).await?),
+            Some(object) => self.file_metadata(&key, object).await?,
+            None => None,
+        };
+        metadata.ok_or_else(|| self.not_found(Op::Stat, path))
     }
 
     /// What is at `key`, and whether anything is at `below`, which is the key with a slash. One
@@ -303,7 +311,8 @@ impl<B: Backend> Inner<B> {
             if matches!(state.next, Next::Done) && !state.pager.exists() && !state.dir.is_empty() {
                 return Err(inner.not_found(Op::List, &state.dir));
             }
-            Ok(Some((page.entries, state)))
+            let entries = inner.with_attributes(&state.below, page.entries).await?;
+            Ok(Some((entries, state)))
         })
         .boxed()
     }

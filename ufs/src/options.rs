@@ -30,8 +30,8 @@ pub struct OptionSpec {
 /// |---|---|
 /// | all | `timeout`, `concurrency`, `ufs_bandwidth`, `ufs_requests`, `read_only`, `metadata`, `metadata_ttl`, `cache_profile`, `shape`, `shape.latency`, `shape.latency_p99`, `shape.stream_bandwidth`, `shape.total_bandwidth`, `shape.request_rate`, `shape.error_rate`, `shape.seed` |
 /// | all over the network | `max_retries`, `connect_timeout`, `allow_http` |
-/// | S3, GCS, Azure, memory | `page_size`, `directories` |
-/// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `env_file` |
+/// | S3, GCS, Azure, memory | `page_size`, `posix_attributes`, `directories` |
+/// | `s3` | `endpoint`, `region`, `path_style`, `virtual_hosted_style_request`, `credentials`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `checksum`, `env_file` |
 /// | `gs` | `endpoint`, `credentials`, `service_account_file`, `service_account_key`, `env_file` |
 /// | `az` | `endpoint`, `account`, `credentials`, `access_key`, `sas_token`, `tenant_id`, `client_id`, `client_secret`, `federated_token_file`, `use_emulator`, `env_file` |
 /// | `http` | `username`, `password`, `bearer_token` |
@@ -403,6 +403,13 @@ const KEYED: &[OptionSpec] = &[
         "How many names one request of a listing asks for.",
     ),
     plain(
+        "posix_attributes",
+        "off",
+        "Modes, owners, times, extended attributes and links of objects, as s3fs keeps them in \
+         user metadata: off, read (a request more for each stat and each name of a listing) or \
+         full (kept too: a change of attributes copies the object onto itself).",
+    ),
+    plain(
         "directories",
         "markers",
         "What becomes of a directory whose last file goes: markers (it stays, with a marker; one \
@@ -444,6 +451,12 @@ const S3: &[OptionSpec] = &[
         "profile",
         "AWS_PROFILE, else default",
         "The profile in ~/.aws/credentials and ~/.aws/config.",
+    ),
+    plain(
+        "checksum",
+        "crc32c",
+        "What is sent with everything that is written, for the store to check: crc32c, or none \
+         for a store that refuses it.",
     ),
     plain(
         "env_file",

@@ -89,12 +89,14 @@ macro_rules! over_writable {
             files_are_copied,
             names_that_cannot_be_are_refused,
             a_read_only_mount_refuses_every_change,
+            attributes_and_links_are_kept,
         );
     };
 }
 
 over_writable!(memory as memory_written);
 over_writable!(local as local_written);
+over_writable!(s3 as s3_written);
 
 over!(http:
     whole_files_and_ranges_read_exactly,

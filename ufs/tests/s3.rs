@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use millpond_proto::{ErrorKind, FileVersion};
 use millpond_s3_fixture::{Op as Asked, S3Fixture, pattern};
 use millpond_ufs::{
-    Environment, Op, Ufs, UfsContext, UfsError, UfsMetrics, open, probe, read_to_bytes,
+    Attributes, Condition, Environment, Op, RenameMode, Ufs, UfsContext, UfsError, UfsMetrics,
+    open, probe, read_to_bytes,
 };
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -434,6 +436,79 @@ async fn read(
     path: &str,
     version: &FileVersion,
     len: u64,
-) -> Result<bytes::Bytes, UfsError> {
+) -> Result<Bytes, UfsError> {
     read_to_bytes(ufs, path, version, 0..len).await
+}
+
+#[tokio::test]
+async fn a_small_file_is_written_with_one_request() {
+    let (s3, ufs) = mount(&[("posix_attributes", "full")]).await;
+    let attributes = Attributes {
+        mode: Some(0o600),
+        ..Attributes::default()
+    };
+    let data = || Bytes::from_static(b"data");
+    for condition in [Condition::Absent, Condition::Any] {
+        s3.reset_counters();
+        let put = ufs.put("d/f", data(), &attributes, &condition).await;
+        assert!(put.unwrap().version.is_some());
+        assert_eq!(s3.counters().requests, 1, "{condition:?}");
+    }
+    assert_eq!(s3.object("lake", "d/f").unwrap().metadata["mode"], "33152");
+    s3.reset_counters();
+    let upload = ufs.upload("d/g", &attributes).await.unwrap();
+    upload.part(0, 0, data()).await.unwrap();
+    upload.complete(4, &Condition::Absent).await.unwrap();
+    assert_eq!(s3.counters().requests, 3);
+}
+
+/// The last file of a directory costs a marker; the others a look at it.
+#[tokio::test]
+async fn an_emptied_directory_is_kept_by_a_marker_or_goes_as_the_mount_has_it() {
+    for (directories, requests, stays) in [("markers", 4, true), ("implicit", 2, false)] {
+        let (s3, ufs) = mount(&[("directories", directories)]).await;
+        s3.put("lake", "d/f", "bytes");
+        s3.reset_counters();
+        ufs.remove("d/f").await.unwrap();
+        assert_eq!(s3.counters().requests, requests, "{directories}");
+        assert_eq!(ufs.stat("d").await.is_ok(), stays, "{directories}");
+        assert_eq!(s3.object("lake", "d/").is_some(), stays);
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_one_copy_is_copied_in_parts() {
+    let (s3, ufs) = mount(&[]).await;
+    let size = (5 << 30) + 7;
+    s3.put_sparse("lake", "big", size, vec![(size - 3, "end".into())]);
+    ufs.copy("big", "copy", &Condition::Any).await.unwrap();
+    let copy = s3.object("lake", "copy").unwrap();
+    assert_eq!(copy.content.len(), size);
+    assert_eq!(copy.content.read(size - 4, 9), "\0end");
+    assert_eq!(s3.backend().open_uploads("lake"), Ok(0));
+    ufs.rename("copy", "moved", RenameMode::NoReplace)
+        .await
+        .unwrap();
+    assert!(s3.object("lake", "copy").is_none());
+    assert_eq!(s3.object("lake", "moved").unwrap().content.len(), size);
+}
+
+/// Parts are as large as the store takes, and what it says of wrong ones is told.
+#[tokio::test]
+async fn parts_that_are_too_small_are_refused_by_the_store() {
+    let (s3, ufs) = mount(&[]).await;
+    let upload = ufs.upload("f", &Attributes::default()).await.unwrap();
+    for number in 0..2 {
+        let data = Bytes::from_static(b"data");
+        upload
+            .part(number, u64::from(number) * 4, data)
+            .await
+            .unwrap();
+    }
+    let error = upload.complete(8, &Condition::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("EntityTooSmall"), "{error}");
+    upload.abort().await.unwrap();
+    assert!(s3.object("lake", "f").is_none());
+    assert_eq!(s3.backend().open_uploads("lake"), Ok(0));
 }

@@ -23,8 +23,21 @@ pub struct Object {
     pub last_modified: SystemTime,
     /// User metadata, without `x-amz-meta-`.
     pub metadata: HashMap<String, String>,
+    /// The Content-Type that it was given.
+    pub content_type: Option<String>,
     /// Set in a bucket that keeps versions.
     pub version_id: Option<String>,
+}
+
+/// A multipart upload that is neither completed nor aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// The key that it is for.
+    pub key: String,
+    /// Its name.
+    pub id: String,
+    /// When it was begun.
+    pub initiated: SystemTime,
 }
 
 impl Object {
@@ -36,8 +49,16 @@ impl Object {
             etag,
             last_modified: SystemTime::now(),
             metadata,
+            content_type: None,
             version_id: None,
         }
+    }
+
+    /// The same with a Content-Type.
+    #[must_use]
+    pub fn with_content_type(mut self, content_type: Option<String>) -> Self {
+        self.content_type = content_type;
+        self
     }
 }
 
@@ -70,6 +91,8 @@ pub enum BackendError {
     InvalidPart,
     /// The parts are not in ascending order.
     InvalidPartOrder,
+    /// A part that is not the last is smaller than [`MIN_PART`].
+    EntityTooSmall,
     /// The [`Precondition`] does not hold.
     PreconditionFailed,
     /// The continuation token is not one of ours.
@@ -91,12 +114,17 @@ struct Bucket {
     uploads: HashMap<String, Upload>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Upload {
     key: String,
     metadata: HashMap<String, String>,
+    content_type: Option<String>,
+    initiated: SystemTime,
     parts: BTreeMap<i32, (String, Content)>,
 }
+
+/// The least bytes of a part that is not the last, as in S3.
+pub const MIN_PART: u64 = 5 << 20;
 
 impl Backend {
     /// Makes a bucket; false if it was there.
@@ -214,12 +242,15 @@ impl Backend {
         bucket: &str,
         key: &str,
         metadata: HashMap<String, String>,
+        content_type: Option<String>,
     ) -> Result<String, BackendError> {
         let id = format!("upload-{}", self.next_id.fetch_add(1, Ordering::Relaxed));
         self.with(bucket, |bucket| {
             let upload = Upload {
                 key: key.to_owned(),
                 metadata,
+                content_type,
+                initiated: SystemTime::now(),
                 parts: BTreeMap::new(),
             };
             bucket.uploads.insert(id.clone(), upload);
@@ -252,7 +283,7 @@ impl Backend {
     /// Makes the object of an upload out of the parts named, `(number, ETag without quotes)`.
     ///
     /// # Errors
-    /// `NoSuchBucket`, `NoSuchUpload`, `InvalidPart`, `InvalidPartOrder`,
+    /// `NoSuchBucket`, `NoSuchUpload`, `InvalidPart`, `InvalidPartOrder`, `EntityTooSmall`,
     /// `PreconditionFailed`. The upload stays as it was.
     pub fn complete_upload(
         &self,
@@ -286,6 +317,48 @@ impl Backend {
                 .remove(upload)
                 .map(|_| ())
                 .ok_or(BackendError::NoSuchUpload)
+        })
+    }
+
+    /// The uploads of a bucket whose keys start with `prefix`, by key and name, after `marker`.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub fn uploads(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        marker: Option<(&str, &str)>,
+    ) -> Result<Vec<OpenUpload>, BackendError> {
+        self.with(bucket, |bucket| {
+            let mut uploads: Vec<_> = bucket
+                .uploads
+                .iter()
+                .filter(|(_, upload)| upload.key.starts_with(prefix))
+                .map(|(id, upload)| OpenUpload {
+                    key: upload.key.clone(),
+                    id: id.clone(),
+                    initiated: upload.initiated,
+                })
+                .filter(|upload| {
+                    marker.is_none_or(|marker| (upload.key.as_str(), upload.id.as_str()) > marker)
+                })
+                .collect();
+            uploads.sort_by(|a, b| (&a.key, &a.id).cmp(&(&b.key, &b.id)));
+            Ok(uploads)
+        })
+    }
+
+    /// The bytes of a part, if it was sent.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `NoSuchUpload`, `InvalidPart`.
+    pub fn part(&self, bucket: &str, upload: &str, number: i32) -> Result<Content, BackendError> {
+        self.with(bucket, |bucket| {
+            let upload = bucket.uploads.get(upload);
+            let upload = upload.ok_or(BackendError::NoSuchUpload)?;
+            let part = upload.parts.get(&number).ok_or(BackendError::InvalidPart)?;
+            Ok(part.1.clone())
         })
     }
 
@@ -336,6 +409,9 @@ fn assemble(upload: &Upload, parts: &[(i32, Option<String>)]) -> Result<Object, 
         if etag.as_ref().is_some_and(|etag| etag != stored) {
             return Err(BackendError::InvalidPart);
         }
+        if content.len() < MIN_PART && contents.len() + 1 < parts.len() {
+            return Err(BackendError::EntityTooSmall);
+        }
         digests.update(&digest(content));
         contents.push(content.clone());
     }
@@ -344,6 +420,7 @@ fn assemble(upload: &Upload, parts: &[(i32, Option<String>)]) -> Result<Object, 
         etag: format!("{}-{}", hex::encode(digests.finalize()), parts.len()),
         last_modified: SystemTime::now(),
         metadata: upload.metadata.clone(),
+        content_type: upload.content_type.clone(),
         version_id: None,
     })
 }
@@ -446,13 +523,20 @@ mod tests {
     fn an_upload_becomes_visible_only_when_completed() {
         let backend = backend();
         let always = Precondition::Always;
-        let id = backend.begin_upload("bkt", "k", HashMap::new()).unwrap();
+        let id = backend
+            .begin_upload("bkt", "k", HashMap::new(), None)
+            .unwrap();
         let second = backend
             .put_part("bkt", &id, 2, Content::from("world"))
             .unwrap();
-        let first = backend
+        let small = backend
             .put_part("bkt", &id, 1, Content::from("hello "))
             .unwrap();
+        let both = [(1, Some(small)), (2, Some(second.clone()))];
+        let refused = backend.complete_upload("bkt", &id, &both, &always);
+        assert_eq!(refused.unwrap_err(), BackendError::EntityTooSmall);
+        let hello = Content::sparse(MIN_PART, vec![(0, "hello".into())]);
+        let first = backend.put_part("bkt", &id, 1, hello).unwrap();
         assert_eq!(
             backend.object("bkt", "k", None).unwrap_err(),
             BackendError::NoSuchKey
@@ -476,8 +560,8 @@ mod tests {
                 .object("bkt", "k", None)
                 .unwrap()
                 .content
-                .read(0, 99),
-            "hello world"
+                .read(MIN_PART - 1, 99),
+            "\0world"
         );
         assert_eq!(backend.open_uploads("bkt"), Ok(0));
         assert_eq!(

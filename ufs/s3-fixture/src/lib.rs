@@ -33,7 +33,7 @@ mod respond;
 mod server;
 mod service;
 
-pub use backend::{Backend, BackendError, Object, Precondition};
+pub use backend::{Backend, BackendError, MIN_PART, Object, OpenUpload, Precondition};
 pub use content::{Content, pattern};
 pub use counters::{Counters, Fetch};
 pub use faults::{Faults, Gate, Op};

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use s3s::dto::{self, ETag, ETagCondition, StreamingBlob};
@@ -28,6 +30,7 @@ pub(crate) fn backend_error(error: BackendError) -> S3Error {
         BackendError::NoSuchUpload => S3ErrorCode::NoSuchUpload,
         BackendError::InvalidPart => S3ErrorCode::InvalidPart,
         BackendError::InvalidPartOrder => S3ErrorCode::InvalidPartOrder,
+        BackendError::EntityTooSmall => S3ErrorCode::EntityTooSmall,
         BackendError::PreconditionFailed => S3ErrorCode::PreconditionFailed,
         BackendError::InvalidToken => S3ErrorCode::InvalidArgument,
     })
@@ -170,6 +173,23 @@ fn stream(
             Some((Ok(chunk), next))
         }
     })
+}
+
+/// The CRC32C of `bytes` as headers have it.
+pub(crate) fn crc32c(bytes: &[u8]) -> String {
+    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
+    BASE64_STANDARD.encode((sum as u32).to_be_bytes())
+}
+
+/// That the bytes have the checksum that came with them.
+///
+/// # Errors
+/// `BadDigest` (400).
+pub(crate) fn check_sum(bytes: &[u8], sum: Option<&str>) -> S3Result<()> {
+    match sum {
+        Some(sum) if sum != crc32c(bytes) => Err(S3Error::new(S3ErrorCode::BadDigest)),
+        _ => Ok(()),
+    }
 }
 
 /// A whole request body.

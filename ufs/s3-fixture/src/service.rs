@@ -12,12 +12,14 @@ use crate::counters::{Fetch, Recorder};
 use crate::faults::{Faults, Op};
 use crate::listing::ListRequest;
 use crate::respond::{
-    Pace, backend_error, body, check_read, collect, injected_error, length, resolve_range, strong,
-    write_condition,
+    Pace, backend_error, body, check_read, check_sum, collect, injected_error, length,
+    resolve_range, strong, write_condition,
 };
 
 /// S3's own limit of keys per page.
 const MAX_KEYS: i32 = 1000;
+/// The largest object that one request copies.
+const MAX_COPY: u64 = 5 << 30;
 
 /// What the server and the test share.
 #[derive(Debug, Default)]
@@ -137,6 +139,7 @@ impl S3 for Service {
             }),
             last_modified: Some(object.last_modified.into()),
             metadata: metadata(&object),
+            content_type: content_type(&object),
             version_id: object.version_id.clone(),
             body: Some(body(object, range, pace, Arc::clone(recorder))),
             ..Default::default()
@@ -163,6 +166,7 @@ impl S3 for Service {
             e_tag: Some(strong(&object.etag)),
             last_modified: Some(object.last_modified.into()),
             metadata: metadata(&object),
+            content_type: content_type(&object),
             version_id: object.version_id.clone(),
             ..Default::default()
         }))
@@ -240,8 +244,10 @@ impl S3 for Service {
         self.enter(Op::Write).await?;
         let input = req.input;
         let condition = write_condition(input.if_match, input.if_none_match)?;
-        let content = Content::Bytes(collect(input.body).await?);
-        let object = Object::new(content, input.metadata.unwrap_or_default());
+        let bytes = collect(input.body).await?;
+        check_sum(&bytes, input.checksum_crc32c.as_deref())?;
+        let object = Object::new(Content::Bytes(bytes), input.metadata.unwrap_or_default())
+            .with_content_type(input.content_type.map(|kind| kind.to_string()));
         let object = self
             .shared
             .backend
@@ -309,7 +315,22 @@ impl S3 for Service {
         } else {
             source.metadata.clone()
         };
-        let mut copy = Object::new(source.content.clone(), metadata);
+        let content_type = match replace {
+            true => input.content_type.map(|kind| kind.to_string()),
+            false => source.content_type.clone(),
+        };
+        if let CopySource::Bucket { bucket, key, .. } = &input.copy_source
+            && (&**bucket, &**key) == (input.bucket.as_str(), input.key.as_str())
+            && !replace
+        {
+            // As S3 has it: a copy onto itself has to change something.
+            return Err(S3Error::new(S3ErrorCode::InvalidRequest));
+        }
+        if source.content.len() > MAX_COPY {
+            return Err(S3Error::new(S3ErrorCode::InvalidRequest));
+        }
+        let mut copy =
+            Object::new(source.content.clone(), metadata).with_content_type(content_type);
         copy.etag.clone_from(&source.etag);
         let object = self
             .shared
@@ -340,6 +361,7 @@ impl S3 for Service {
                 &input.bucket,
                 &input.key,
                 input.metadata.unwrap_or_default(),
+                input.content_type.map(|kind| kind.to_string()),
             )
             .map_err(backend_error)?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
@@ -356,7 +378,9 @@ impl S3 for Service {
     ) -> S3Result<S3Response<UploadPartOutput>> {
         self.enter(Op::Write).await?;
         let input = req.input;
-        let content = Content::Bytes(collect(input.body).await?);
+        let bytes = collect(input.body).await?;
+        check_sum(&bytes, input.checksum_crc32c.as_deref())?;
+        let content = Content::Bytes(bytes);
         let etag = self
             .shared
             .backend
@@ -417,6 +441,18 @@ impl S3 for Service {
             .multipart_upload
             .and_then(|upload| upload.parts)
             .unwrap_or_default();
+        for part in &parts {
+            if let Some(sum) = &part.checksum_crc32c {
+                let number = part.part_number.unwrap_or(0);
+                let content = self
+                    .shared
+                    .backend
+                    .part(&input.bucket, &input.upload_id, number)
+                    .map_err(backend_error)?;
+                let bytes = content.read(0, usize::try_from(content.len()).unwrap_or(0));
+                check_sum(&bytes, Some(sum)).map_err(|_| S3Error::new(S3ErrorCode::InvalidPart))?;
+            }
+        }
         let parts: Vec<_> = parts
             .into_iter()
             .map(|part| {
@@ -436,6 +472,43 @@ impl S3 for Service {
             key: Some(input.key),
             e_tag: Some(strong(&object.etag)),
             version_id: object.version_id.clone(),
+            ..Default::default()
+        }))
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        req: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        self.enter(Op::List).await?;
+        let input = req.input;
+        let max = input.max_uploads.unwrap_or(MAX_KEYS).clamp(1, MAX_KEYS);
+        let marker = input
+            .key_marker
+            .as_deref()
+            .zip(input.upload_id_marker.as_deref());
+        let prefix = input.prefix.clone().unwrap_or_default();
+        let mut uploads = self
+            .shared
+            .backend
+            .uploads(&input.bucket, &prefix, marker)
+            .map_err(backend_error)?;
+        let more = uploads.len() > max as usize;
+        uploads.truncate(max as usize);
+        let last = uploads.last().filter(|_| more).cloned();
+        let listed = uploads.into_iter().map(|upload| MultipartUpload {
+            key: Some(upload.key),
+            upload_id: Some(upload.id),
+            initiated: Some(upload.initiated.into()),
+            ..Default::default()
+        });
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            bucket: Some(input.bucket),
+            prefix: input.prefix,
+            uploads: Some(listed.collect()),
+            is_truncated: Some(more),
+            next_key_marker: last.as_ref().map(|upload| upload.key.clone()),
+            next_upload_id_marker: last.map(|upload| upload.id),
             ..Default::default()
         }))
     }
@@ -503,6 +576,10 @@ impl S3 for Service {
             ..Default::default()
         }))
     }
+}
+
+fn content_type(object: &Object) -> Option<ContentType> {
+    object.content_type.as_ref()?.parse().ok()
 }
 
 fn metadata(object: &Object) -> Option<Metadata> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Reply, request, send, sign};
-use millpond_s3_fixture::{FixtureConfig, Op, S3Fixture, pattern};
+use millpond_s3_fixture::{FixtureConfig, MIN_PART, Op, S3Fixture, pattern};
 
 async fn get(s3: &S3Fixture, path: &str, headers: &[(&str, &str)]) -> Reply {
     request(s3, "GET", path, "", headers, b"").await
@@ -216,33 +216,35 @@ async fn of_many_conditional_puts_exactly_one_wins() {
 #[tokio::test]
 async fn multipart_uploads_and_copies_make_objects() {
     let s3 = S3Fixture::start().await;
-    s3.put("bkt", "source", "0123456789");
+    let size = MIN_PART + 10;
+    s3.put_sparse("bkt", "source", size, vec![(0, "0123456789".into())]);
     let begun = request(&s3, "POST", "/bkt/k", "uploads=", &[], b"").await;
     let id = between(begun.text(), "<UploadId>", "<").to_owned();
     let part = request(
         &s3,
         "PUT",
         "/bkt/k",
-        &format!("partNumber=1&uploadId={id}"),
+        &format!("partNumber=2&uploadId={id}"),
         &[],
         b"abc",
     )
     .await;
-    let first = part.header("etag").unwrap().to_owned();
+    let second = part.header("etag").unwrap().to_owned();
+    let range = format!("bytes=2-{}", MIN_PART + 1);
     let headers = [
         ("x-amz-copy-source", "/bkt/source"),
-        ("x-amz-copy-source-range", "bytes=2-5"),
+        ("x-amz-copy-source-range", range.as_str()),
     ];
     let part = request(
         &s3,
         "PUT",
         "/bkt/k",
-        &format!("partNumber=2&uploadId={id}"),
+        &format!("partNumber=1&uploadId={id}"),
         &headers,
         b"",
     )
     .await;
-    let second = between(part.text(), "<ETag>", "</ETag>").replace("&quot;", "\"");
+    let first = between(part.text(), "<ETag>", "</ETag>").replace("&quot;", "\"");
     let xml = format!(
         "<CompleteMultipartUpload>\
          <Part><ETag>{first}</ETag><PartNumber>1</PartNumber></Part>\
@@ -253,7 +255,11 @@ async fn multipart_uploads_and_copies_make_objects() {
     let query = format!("uploadId={id}");
     let done = request(&s3, "POST", "/bkt/k", &query, &[], xml.as_bytes()).await;
     assert_eq!(done.status, 200, "{}", done.text());
-    assert_eq!(get(&s3, "/bkt/k", &[]).await.text(), "abc2345");
+    let made = |key: &str| {
+        let content = s3.object("bkt", key).unwrap().content.clone();
+        (content.read(0, 9), content.read(MIN_PART - 1, 9))
+    };
+    assert_eq!(made("k"), ("23456789\0".into(), "\0abc".into()));
     let copied = request(
         &s3,
         "PUT",
@@ -264,10 +270,19 @@ async fn multipart_uploads_and_copies_make_objects() {
     )
     .await;
     assert_eq!(copied.status, 200);
-    assert_eq!(get(&s3, "/bkt/copy", &[]).await.text(), "abc2345");
+    assert_eq!(made("copy"), made("k"));
+    let itself = [("x-amz-copy-source", "/bkt/k")];
+    let refused = request(&s3, "PUT", "/bkt/k", "", &itself, b"").await;
+    assert_eq!(refused.status, 400);
+    let sums = [("x-amz-checksum-crc32c", "AAAAAA==")];
+    let refused = request(&s3, "PUT", "/bkt/sum", "", &sums, b"abc").await;
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert!(refused.text().contains("BadDigest"));
     let begun = request(&s3, "POST", "/bkt/k2", "uploads=", &[], b"").await;
     let query = format!("uploadId={}", between(begun.text(), "<UploadId>", "<"));
     assert_eq!(s3.backend().open_uploads("bkt"), Ok(1));
+    let open = request(&s3, "GET", "/bkt", "prefix=k&uploads=", &[], b"").await;
+    assert_eq!(between(open.text(), "<Key>", "<"), "k2");
     assert_eq!(
         request(&s3, "DELETE", "/bkt/k2", &query, &[], b"")
             .await

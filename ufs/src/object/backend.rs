@@ -47,6 +47,10 @@ pub(crate) trait Backend: Debug + Send + Sync + 'static {
     /// What it can do, attributes and links apart, which are not its business.
     fn abilities(&self) -> Abilities;
 
+    /// What is at `key`, which may be a marker, with what it was given beside its bytes; `None`
+    /// if there is nothing.
+    async fn describe(&self, key: &str) -> Result<Option<(ObjectMeta, Extra)>, UfsError>;
+
     /// Makes `data` the object at `key`, in the course of `op`.
     async fn put_object(
         &self,
@@ -85,7 +89,8 @@ pub(crate) trait Backend: Debug + Send + Sync + 'static {
 /// What an object is given beside its bytes.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Extra {
-    pub(crate) content_type: Option<String>,
+    /// Headers of its own that the store keeps and gives back: `content-type` and the like.
+    pub(crate) system: BTreeMap<&'static str, String>,
     /// User metadata, names in lower case and without the store's prefix.
     pub(crate) user: BTreeMap<String, String>,
 }

@@ -1,6 +1,6 @@
 //! What a failed call to an object store means, and what its user can do.
 
-use millpond_proto::ErrorKind;
+use millpond_proto::{ErrorKind, Refusal};
 use object_store::client::HttpErrorKind;
 
 use crate::error::{Op, UfsError, chain};
@@ -30,9 +30,26 @@ impl Failures {
         log: &CallLog,
         error: &object_store::Error,
     ) -> UfsError {
-        let (kind, cause, hint) = self.meaning(op, &log.state(), error);
-        let mut failure = UfsError::new(kind, op, uri, cause)
-            .with_source(chain(error, |text| self.redactor.scrub(text)));
+        let texts = chain(error, |text| self.redactor.scrub(text));
+        self.explain_answer(op, uri, log, texts)
+    }
+
+    /// The same for a call that ended because of `texts`, outermost first, free of secrets.
+    pub(crate) fn explain_answer(
+        &self,
+        op: Op,
+        uri: String,
+        log: &CallLog,
+        texts: Vec<String>,
+    ) -> UfsError {
+        let state = log.state();
+        if let Some(refusal) = refusal(op, &state) {
+            let cause = self.answer(&state);
+            return UfsError::refused(refusal, op, uri, cause).with_source(texts);
+        }
+        let innermost = texts.last().map_or("", String::as_str);
+        let (kind, cause, hint) = self.meaning(op, &state, innermost);
+        let mut failure = UfsError::new(kind, op, uri, cause).with_source(texts);
         if kind.try_next_source() {
             failure = failure.with_tried(log.elapsed());
         }
@@ -46,7 +63,7 @@ impl Failures {
         &self,
         op: Op,
         state: &CallState,
-        error: &object_store::Error,
+        innermost: &str,
     ) -> (ErrorKind, String, Option<String>) {
         let Self {
             endpoint, bucket, ..
@@ -77,10 +94,7 @@ impl Failures {
             ),
             Some(Ending::Status(status, code)) => {
                 let code = code.as_deref().unwrap_or_default();
-                let answer = match code {
-                    "" => format!("{endpoint} answered with status {status}"),
-                    code => format!("{endpoint} answered with status {status} ({code})"),
-                };
+                let answer = self.answer(state);
                 let no_bucket = matches!(code, "NoSuchBucket" | "ContainerNotFound");
                 match status {
                     404 if no_bucket || op == Op::List => (
@@ -120,15 +134,18 @@ impl Failures {
                         format!("{answer}: it asks for fewer requests"),
                         Some("lower the option concurrency".into()),
                     ),
+                    409 => (
+                        ErrorKind::Busy,
+                        format!("{answer}: something else is being done to it"),
+                        None,
+                    ),
+                    501 if op.changes() => (ErrorKind::Unsupported, answer, None),
                     408 | 504 => (ErrorKind::Timeout, answer, None),
                     500.. => (ErrorKind::Unavailable, answer, None),
                     400..500 => (ErrorKind::Invalid, answer, None),
                     _ => (
                         ErrorKind::Unavailable,
-                        format!(
-                            "the answer of {endpoint} is broken: {}",
-                            self.innermost(error)
-                        ),
+                        format!("the answer of {endpoint} is broken: {innermost}"),
                         None,
                     ),
                 }
@@ -155,16 +172,48 @@ impl Failures {
             }
             "RequestTimeTooSkewed" => "set the clock of this machine".into(),
             _ => format!(
-                "check {key_options} (from {credentials}), and that they may read and list \
-                 {bucket}"
+                "check {key_options} (from {credentials}), and that they may read, list and, \
+                 where the mount is written to, write {bucket}"
             ),
         }
     }
 
-    fn innermost(&self, error: &object_store::Error) -> String {
-        chain(error, |text| self.redactor.scrub(text))
-            .pop()
-            .unwrap_or_default()
+    fn answer(&self, state: &CallState) -> String {
+        let endpoint = &self.endpoint;
+        match &state.last {
+            Some(Ending::Status(status, Some(code))) if !code.is_empty() => {
+                format!("{endpoint} answered with status {status} ({code})")
+            }
+            Some(Ending::Status(status, _)) => format!("{endpoint} answered with status {status}"),
+            _ => format!("{endpoint} did not answer"),
+        }
+    }
+}
+
+/// Why a store that answered like this refuses a change, where it says so more closely than by
+/// denying it.
+fn refusal(op: Op, state: &CallState) -> Option<Refusal> {
+    let Some(Ending::Status(status, code)) = &state.last else {
+        return None;
+    };
+    if !op.changes() {
+        return None;
+    }
+    match (status, code.as_deref().unwrap_or_default()) {
+        (_, "EntityTooLarge" | "MetadataTooLarge" | "RequestBodyTooLarge") | (413, _) => {
+            Some(Refusal::TooLarge)
+        }
+        (_, "KeyTooLongError" | "InvalidUri") | (414, _) => Some(Refusal::NameTooLong),
+        (
+            _,
+            "QuotaExceeded"
+            | "QuotaExceededException"
+            | "BucketQuotaExceeded"
+            | "XMinioAdminBucketQuotaExceeded",
+        ) => Some(Refusal::Quota),
+        (_, "XMinioStorageFull" | "InsufficientCapacity") | (507, _) => Some(Refusal::NoSpace),
+        (405, _) => Some(Refusal::ReadOnly),
+        _ => None,
     }
 }
 
@@ -195,11 +244,8 @@ mod tests {
             last,
             ..CallState::default()
         };
-        let error = object_store::Error::Generic {
-            store: "S3",
-            source: "password hunter2 in here".into(),
-        };
-        let (kind, cause, hint) = failures.meaning(op, &state, &error);
+        let innermost = failures.redactor.scrub("password hunter2 in here");
+        let (kind, cause, hint) = failures.meaning(op, &state, &innermost);
         (kind, format!("{cause}; {}", hint.unwrap_or_default()))
     }
 
@@ -230,6 +276,35 @@ mod tests {
         ] {
             assert_eq!(status(op, code, text).0, kind, "{code} {text}");
         }
+    }
+
+    #[test]
+    fn refusals_of_changes_are_told_apart() {
+        for (status, code, expected) in [
+            (400, "EntityTooLarge", Some(Refusal::TooLarge)),
+            (400, "MetadataTooLarge", Some(Refusal::TooLarge)),
+            (413, "", Some(Refusal::TooLarge)),
+            (400, "KeyTooLongError", Some(Refusal::NameTooLong)),
+            (403, "QuotaExceeded", Some(Refusal::Quota)),
+            (507, "", Some(Refusal::NoSpace)),
+            (405, "MethodNotAllowed", Some(Refusal::ReadOnly)),
+            (403, "AccessDenied", None),
+            (409, "OperationAborted", None),
+        ] {
+            let state = CallState {
+                attempts: 1,
+                last: Some(Ending::Status(status, Some(code.to_owned()))),
+                ..CallState::default()
+            };
+            assert_eq!(refusal(Op::Put, &state), expected, "{status} {code}");
+            assert_eq!(refusal(Op::Read, &state), None);
+        }
+        assert_eq!(status(Op::Put, 409, "OperationAborted").0, ErrorKind::Busy);
+        assert_eq!(status(Op::Put, 403, "AccessDenied").0, ErrorKind::Denied);
+        assert_eq!(
+            status(Op::Put, 501, "NotImplemented").0,
+            ErrorKind::Unsupported
+        );
     }
 
     #[test]

@@ -109,14 +109,15 @@ impl Element {
 }
 
 /// The text within the first element `tag`.
-fn inner<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
+pub(crate) fn inner<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let start = text.find(&open)? + open.len();
     let end = start + text[start..].find(&close)?;
     Some(&text[start..end])
 }
 
-fn unescape(text: &str) -> Option<String> {
+/// Text without its escapes; none if there is one that XML has not.
+pub(crate) fn unescape(text: &str) -> Option<String> {
     if !text.contains('&') {
         return Some(text.to_owned());
     }

@@ -65,7 +65,7 @@ impl Rules {
         Ok(Self {
             page_size: options.number("page_size", MAX_PAGE, 1, MAX_PAGE)?,
             directories: Directories::of(options)?,
-            attributes: PosixAttributes::default(),
+            attributes: PosixAttributes::of(options)?,
         })
     }
 }

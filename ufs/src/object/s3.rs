@@ -1,18 +1,23 @@
 //! S3 and what speaks its protocol: endpoint and credentials.
 
+mod client;
 mod keys;
 mod profile;
+mod writer;
 
 use std::sync::Arc;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::client::HttpConnector;
 
 use crate::context::UfsContext;
 use crate::error::{UfsError, chain};
 use crate::layer::Valve;
 use crate::object::failure::Failures;
 use crate::object::network::{self, Endpoint};
+use crate::object::s3::client::{Place, S3Client};
 use crate::object::s3::keys::{KeySource, Keys};
+use crate::object::s3::writer::S3Writer;
 use crate::object::store::StoreBackend;
 use crate::object::tap::TapConnector;
 use crate::options::{OptionSet, Patience};
@@ -48,6 +53,12 @@ pub(crate) fn open(
         !options.flag("virtual_hosted_style_request", endpoint.is_none())?,
     )?;
 
+    let checksums = options.parsed("checksum", true, "crc32c or none", |text| match text {
+        "crc32c" => Some(true),
+        "none" => Some(false),
+        _ => None,
+    })?;
+
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(region)
@@ -55,15 +66,23 @@ pub(crate) fn open(
         .with_client_options(network::client(options, patience, endpoint.as_ref())?)
         .with_retry(network::retry(patience))
         .with_http_connector(TapConnector::new(Arc::clone(valve)));
+    let mut url = match path_style {
+        true => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+        false => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+    };
     if let Some(endpoint) = &endpoint {
-        let url = match path_style {
+        let base = match path_style {
             true => Some(endpoint.clone()),
             false => endpoint.with_bucket_host(bucket),
         };
-        let url = url.ok_or_else(|| {
+        let base = base.ok_or_else(|| {
             options.wrong("path_style", "false needs an endpoint with a host name")
         })?;
-        builder = builder.with_endpoint(url.text());
+        builder = builder.with_endpoint(base.text());
+        url = match path_style {
+            true => format!("{}/{bucket}", base.text()),
+            false => base.text().to_owned(),
+        };
     }
     let mut secrets = options.secrets();
     match &keys.source {
@@ -101,17 +120,44 @@ pub(crate) fn open(
         None => format!("s3://{bucket}"),
     };
     let failures = Failures {
-        endpoint: endpoint.map_or_else(
+        endpoint: endpoint.as_ref().map_or_else(
             || format!("AWS S3 in {region}"),
             |endpoint| endpoint.text().to_owned(),
         ),
         bucket: bucket.to_owned(),
-        credentials: keys.from,
+        credentials: keys.from.clone(),
         key_options: "access_key_id and secret_access_key",
         redactor,
     };
-    Ok(StoreBackend::new(store, identity, failures))
+    let credentials = match &keys.source {
+        KeySource::Anonymous => None,
+        _ => Some(Arc::clone(store.credentials())),
+    };
+    // While it is sent bytes, or copies some, a store may be silent for longer.
+    let http = network::client(options, patience, endpoint.as_ref())?
+        .with_read_timeout(patience.timeout * SILENT_WRITES);
+    let http = TapConnector::new(Arc::clone(valve))
+        .connect(&http)
+        .map_err(|error| {
+            let texts = chain(&error, |text| failures.redactor.scrub(text));
+            options.wrong("endpoint", texts.join(": "))
+        })?;
+    let backend = StoreBackend::new(store, identity.clone(), failures);
+    let client = S3Client::new(Place {
+        http,
+        url,
+        region: region.to_owned(),
+        credentials,
+        patience,
+        failures: backend.failures(),
+        identity,
+    });
+    Ok(backend.with_writer(S3Writer::new(client, bucket, checksums)))
 }
+
+/// So many timeouts long may a store be silent while it is written to: five minutes, if the
+/// timeout is not given.
+const SILENT_WRITES: u32 = 30;
 
 /// The variables by which AWS hands roles to processes, containers and pods.
 const DELEGATES: [(&str, AmazonS3ConfigKey); 7] = [

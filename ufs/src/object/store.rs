@@ -27,6 +27,7 @@ pub(crate) struct StoreBackend<S> {
     identity: String,
     failures: Arc<Failures>,
     pages_show_their_prefix: bool,
+    writer: Option<Box<dyn Writer>>,
 }
 
 impl<S> StoreBackend<S> {
@@ -36,6 +37,7 @@ impl<S> StoreBackend<S> {
             identity,
             failures: Arc::new(failures),
             pages_show_their_prefix: true,
+            writer: None,
         }
     }
 
@@ -43,6 +45,24 @@ impl<S> StoreBackend<S> {
     pub(crate) fn with_prefixes_left_out(mut self) -> Self {
         self.pages_show_their_prefix = false;
         self
+    }
+
+    /// For a store that can be written to.
+    pub(crate) fn with_writer(mut self, writer: impl Writer) -> Self {
+        self.writer = Some(Box::new(writer));
+        self
+    }
+
+    pub(crate) fn failures(&self) -> Arc<Failures> {
+        Arc::clone(&self.failures)
+    }
+
+    fn writer(&self, op: Op, key: &str) -> Result<&dyn Writer, UfsError> {
+        self.writer.as_deref().ok_or_else(|| {
+            let uri = format!("{}/{key}", self.identity);
+            let cause = "stores of this kind can only be read";
+            UfsError::refused(Refusal::ReadOnly, op, uri, cause)
+        })
     }
 
     fn path(&self, op: Op, key: &str) -> Result<Path, UfsError> {
@@ -204,57 +224,93 @@ impl<S: ObjectStore + PaginatedListStore> Backend for StoreBackend<S> {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::default()
+        self.writer
+            .as_ref()
+            .map_or_else(Abilities::default, |writer| writer.abilities())
+    }
+
+    async fn describe(&self, key: &str) -> Result<Option<(ObjectMeta, Extra)>, UfsError> {
+        match &self.writer {
+            Some(writer) => writer.describe(key).await,
+            None => Ok(self.head(key).await?.map(|meta| (meta, Extra::default()))),
+        }
     }
 
     async fn put_object(
         &self,
         op: Op,
         key: &str,
-        _: Bytes,
-        _: &Extra,
-        _: &Condition,
+        data: Bytes,
+        extra: &Extra,
+        condition: &Condition,
     ) -> Result<ObjectMeta, UfsError> {
-        self.read_only(op, key)
+        let writer = self.writer(op, key)?;
+        writer.put_object(op, key, data, extra, condition).await
     }
 
     async fn delete(&self, op: Op, key: &str) -> Result<(), UfsError> {
-        self.read_only(op, key)
+        self.writer(op, key)?.delete(op, key).await
     }
 
     async fn copy(
         &self,
         op: Op,
-        _: &ObjectMeta,
+        from: &ObjectMeta,
         key: &str,
-        _: Option<&Extra>,
-        _: &Condition,
+        extra: Option<&Extra>,
+        condition: &Condition,
     ) -> Result<ObjectMeta, UfsError> {
-        self.read_only(op, key)
+        let writer = self.writer(op, key)?;
+        writer.copy(op, from, key, extra, condition).await
     }
 
-    async fn upload(&self, key: &str, _: &Extra) -> Result<Box<dyn Upload>, UfsError> {
-        self.read_only(Op::Upload, key)
+    async fn upload(&self, key: &str, extra: &Extra) -> Result<Box<dyn Upload>, UfsError> {
+        self.writer(Op::Upload, key)?.upload(key, extra).await
     }
 
-    async fn uploads(&self, prefix: &str, _: Option<String>) -> Result<RawUploads, UfsError> {
-        self.read_only(Op::Upload, prefix)
+    async fn uploads(&self, prefix: &str, token: Option<String>) -> Result<RawUploads, UfsError> {
+        self.writer(Op::Upload, prefix)?
+            .uploads(prefix, token)
+            .await
     }
 
-    async fn abort(&self, key: &str, _: &str) -> Result<(), UfsError> {
-        self.read_only(Op::Upload, key)
+    async fn abort(&self, key: &str, id: &str) -> Result<(), UfsError> {
+        self.writer(Op::Upload, key)?.abort(key, id).await
     }
 }
 
-impl<S> StoreBackend<S> {
-    fn read_only<T>(&self, op: Op, key: &str) -> Result<T, UfsError> {
-        Err(UfsError::refused(
-            Refusal::ReadOnly,
-            op,
-            format!("{}/{key}", self.identity),
-            "this store can only be read",
-        ))
-    }
+/// How a store is written to; see [`Backend`] for what the calls do.
+#[async_trait]
+pub(crate) trait Writer: fmt::Debug + Send + Sync + 'static {
+    fn abilities(&self) -> Abilities;
+
+    async fn describe(&self, key: &str) -> Result<Option<(ObjectMeta, Extra)>, UfsError>;
+
+    async fn put_object(
+        &self,
+        op: Op,
+        key: &str,
+        data: Bytes,
+        extra: &Extra,
+        condition: &Condition,
+    ) -> Result<ObjectMeta, UfsError>;
+
+    async fn delete(&self, op: Op, key: &str) -> Result<(), UfsError>;
+
+    async fn copy(
+        &self,
+        op: Op,
+        from: &ObjectMeta,
+        key: &str,
+        extra: Option<&Extra>,
+        condition: &Condition,
+    ) -> Result<ObjectMeta, UfsError>;
+
+    async fn upload(&self, key: &str, extra: &Extra) -> Result<Box<dyn Upload>, UfsError>;
+
+    async fn uploads(&self, prefix: &str, token: Option<String>) -> Result<RawUploads, UfsError>;
+
+    async fn abort(&self, key: &str, id: &str) -> Result<(), UfsError>;
 }
 
 impl<S> fmt::Debug for StoreBackend<S> {

@@ -96,6 +96,11 @@ impl CallLog {
         })
     }
 
+    /// The attempt that seemed to be answered ended like this after all.
+    pub(crate) fn ended(&self, ending: Ending) {
+        self.state.lock().last = Some(ending);
+    }
+
     fn note(&self, ending: Ending) {
         let mut state = self.state.lock();
         state.attempts += 1;

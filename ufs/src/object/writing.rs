@@ -16,7 +16,7 @@ use millpond_proto::{ErrorKind, FileVersion, Refusal};
 
 use super::{Backend, Inner, ObjectMeta};
 use crate::error::{Op, UfsError};
-use crate::metadata::Metadata;
+use crate::metadata::{FileKind, Metadata};
 use crate::name::{self, NameFault};
 use crate::object::backend::Extra;
 use crate::options::OptionSet;
@@ -61,7 +61,8 @@ impl<B: Backend> Inner<B> {
             let cause = format!("the store takes {most} bytes at once");
             return Err(self.refused(Refusal::TooLarge, Op::Put, path, &cause));
         }
-        let extra = self.extra_of_file(path, attributes);
+        let extra = self.extra_of(FileKind::File, attributes);
+        self.check_weight(Op::Put, &key, &extra)?;
         let object = self
             .backend
             .put_object(Op::Put, &key, data, &extra, condition)
@@ -75,7 +76,8 @@ impl<B: Backend> Inner<B> {
         attributes: &Attributes,
     ) -> Result<Box<dyn Upload>, UfsError> {
         let key = self.writable_key(Op::Upload, path)?;
-        let extra = self.extra_of_file(path, attributes);
+        let extra = self.extra_of(FileKind::File, attributes);
+        self.check_weight(Op::Upload, &key, &extra)?;
         let inner = self.backend.upload(&key, &extra).await?;
         Ok(Box::new(TreeUpload {
             inner,
@@ -229,7 +231,7 @@ impl<B: Backend> Inner<B> {
             (None, false) => {}
             _ => return Err(exists()),
         }
-        let extra = self.extra_of_directory(attributes);
+        let extra = self.extra_of(FileKind::Directory, attributes);
         let (data, absent) = (Bytes::new(), self.if_absent());
         let put = self
             .backend
@@ -306,7 +308,7 @@ impl<B: Backend> Inner<B> {
     }
 
     async fn mark(&self, op: Op, marker: &str) -> Result<(), UfsError> {
-        let extra = self.extra_of_directory(&Attributes::default());
+        let extra = self.extra_of(FileKind::Directory, &Attributes::default());
         let (data, absent) = (Bytes::new(), self.if_absent());
         let put = self.backend.put_object(op, marker, data, &extra, &absent);
         match put.await {

@@ -1,10 +1,13 @@
 //! The rules that every store that can be written keeps.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use futures::TryStreamExt;
 use millpond_proto::{ErrorKind, FileVersion, Refusal};
 use millpond_ufs::{
-    Attributes, Condition, FileKind, RenameMode, Ufs, UfsError, Unfinished, read_to_bytes,
+    AttributeChange, Attributes, Condition, FileKind, RenameMode, Ufs, UfsError, Unfinished,
+    read_to_bytes,
 };
 
 use super::stores::Store;
@@ -35,7 +38,7 @@ pub(crate) async fn conditions_hold(store: &dyn Store) {
     let data = || Bytes::from_static(b"data");
     let gone = FileVersion::ETag("\"gone\"".into());
     let writers = (0..8).map(|n| {
-        let (ufs, none) = (ufs.clone(), none.clone());
+        let (ufs, none) = (std::sync::Arc::clone(&ufs), none.clone());
         async move {
             let data = Bytes::from(vec![n; 100]);
             ufs.put("new", data, &none, &Condition::Absent).await
@@ -332,4 +335,99 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len)
         .map(|index| (index * 7 + index / 250) as u8)
         .collect()
+}
+
+/// Modes, owners, times, extended attributes and links are kept where they are set, in stats, in
+/// listings, over copies and renames, of directories too.
+pub(crate) async fn attributes_and_links_are_kept(store: &dyn Store) {
+    let local = store.uri().starts_with('/');
+    let options: &[_] = match local {
+        true => &[],
+        false => &[("posix_attributes", "full")],
+    };
+    let ufs = store.ufs_with(options).await;
+    assert!(ufs.abilities().attributes && ufs.abilities().symlinks);
+    let time = |seconds| SystemTime::UNIX_EPOCH + Duration::new(seconds, 500_000_000);
+    let given = Attributes {
+        mode: Some(0o640),
+        mtime: Some(time(1_000_000_000)),
+        ..Attributes::default()
+    };
+    let data = Bytes::from_static(b"data");
+    let made = ufs.put("f", data, &given, &Condition::Any).await.unwrap();
+    assert_eq!((made.mode, made.mtime), (given.mode, given.mtime));
+    ufs.create_dir("d", &given).await.unwrap();
+    let of_links = Attributes::default();
+    ufs.symlink("l", "d/no where", &of_links).await.unwrap();
+    let exists = ufs.symlink("l", "x", &of_links).await;
+    assert_eq!(refusal(exists), Some(Refusal::Exists));
+    assert_eq!(ufs.read_link("l").await.unwrap(), "d/no where");
+    let no_link = ufs.read_link("f").await;
+    assert_eq!(no_link.unwrap_err().kind(), ErrorKind::Invalid);
+
+    let change = AttributeChange {
+        mode: Some(0o4711),
+        atime: Some(time(5)),
+        ..AttributeChange::default()
+    };
+    let changed = ufs.set_attributes("f", &change).await.unwrap();
+    assert_eq!(changed.mode, Some(0o4711));
+    assert_eq!((changed.mtime, changed.size), (given.mtime, 4));
+    assert!(read(&*ufs, "f").await == b"data");
+    assert_eq!(ufs.stat("f").await.unwrap().version, changed.version);
+    let change = AttributeChange {
+        mode: Some(0o700),
+        mtime: Some(time(7)),
+        ..AttributeChange::default()
+    };
+    ufs.set_attributes("d", &change).await.unwrap();
+    if !local {
+        let owned = AttributeChange {
+            uid: Some(1234),
+            gid: Some(99),
+            xattrs: [("user.note".to_owned(), Some("ü, \"x\"".into()))].into(),
+            ..AttributeChange::default()
+        };
+        ufs.set_attributes("f", &owned).await.unwrap();
+        let attributes = ufs.attributes("f").await.unwrap();
+        assert_eq!((attributes.uid, attributes.gid), (Some(1234), Some(99)));
+        assert_eq!(attributes.xattrs["user.note"], "ü, \"x\"");
+        let missing = ufs.set_attributes("none", &owned).await;
+        assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    put(&*ufs, "d/inside", b"x").await;
+
+    ufs.copy("f", "copy", &Condition::Absent).await.unwrap();
+    ufs.rename("f", "renamed", RenameMode::Replace)
+        .await
+        .unwrap();
+    ufs.rename("l", "link", RenameMode::NoReplace)
+        .await
+        .unwrap();
+    let entries = ufs.list("").try_concat().await.unwrap();
+    let shown: Vec<_> = entries
+        .iter()
+        .map(|entry| (&*entry.name, entry.metadata.kind, entry.metadata.mode))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("copy", FileKind::File, Some(0o4711)),
+            ("d", FileKind::Directory, Some(0o700)),
+            ("link", FileKind::Symlink, Some(0o777)),
+            ("renamed", FileKind::File, Some(0o4711)),
+        ]
+    );
+    for entry in &entries {
+        let stat = ufs.stat(&entry.name).await.unwrap();
+        assert_eq!(
+            (stat.mode, stat.mtime),
+            (entry.metadata.mode, entry.metadata.mtime)
+        );
+    }
+    if !local {
+        // There a read counts as an access.
+        assert_eq!(ufs.stat("renamed").await.unwrap().atime, Some(time(5)));
+    }
+    assert_eq!(ufs.read_link("link").await.unwrap(), "d/no where");
 }
