@@ -7,6 +7,7 @@ mod failing;
 mod listing;
 mod load;
 mod modes;
+mod names;
 mod namespace;
 mod node;
 mod owners;

@@ -127,11 +127,16 @@ impl FileSystem {
         let dir = to.rsplit_once('/').map_or("", |(dir, _)| dir);
         let between = format!("{dir}/.millpond-link-{:016x}", rand::random::<u64>());
         self.hard_link(from, &between).await?;
+        let core = self.core();
+        let held = core.hold_drafts(namespace::normal(from)?).await?;
         let renamed = self.rename(&between, to, RenameMode::Replace).await;
         if renamed.is_err() {
             // Nobody knows of it.
             let _ = self.unlink(&between).await;
         }
+        // Both have changed the inode, which is that of the file.
+        self.forget(&[from.to_owned()]);
+        held.moved(core).await;
         renamed
     }
 }

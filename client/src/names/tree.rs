@@ -318,8 +318,11 @@ fn gone(removed: Result<(), UfsError>) -> Result<(), UfsError> {
     }
 }
 
+/// Members in order.
+type List = Vec<(String, Metadata)>;
+
 /// The directories among `members`, and the rest, in the order of their paths.
-fn split(members: &Members) -> (Vec<(String, Metadata)>, Vec<(String, Metadata)>) {
+fn split(members: &Members) -> (List, List) {
     let owned = members.iter().map(|(path, m)| (path.clone(), m.clone()));
     owned.partition(|(_, metadata)| metadata.is_directory())
 }

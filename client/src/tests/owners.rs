@@ -300,3 +300,33 @@ async fn a_strict_mount_asks_the_store_itself() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_through_one_client_are_seen_by_the_others() {
+    let world = World::new(2, &[("metadata", "immutable")]).await;
+    world.server.put("bucket", "d/old", "x");
+    let clients = world.clients(2).await;
+    let (one, other) = (&clients[0], &clients[1]);
+    assert_eq!(names(other, "/data/d").await, ["old"]);
+    wait_for("a node to be followed", || other.hears_changes()).await;
+    let none = crate::Attributes::default();
+    one.mkdir("/data/d/new", &none).await.unwrap();
+    let (from, to) = ("/data/d/old", "/data/d/new/moved");
+    let renamed = one.rename(from, to, crate::RenameMode::Replace).await;
+    renamed.unwrap();
+    let writer = one.create("/data/d/file", none, true).await.unwrap();
+    let written = writer.write(0, bytes::Bytes::from_static(b"y")).await;
+    written.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(names(one, "/data/d").await, ["file", "new"]);
+    for attempt in 0.. {
+        let seen = names(other, "/data/d").await;
+        if seen == ["file", "new"] {
+            break;
+        }
+        assert!(attempt < 1000, "{seen:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(names(other, "/data/d/new").await, ["moved"]);
+    assert!(other.stat(from).await.is_err());
+}

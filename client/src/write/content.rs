@@ -281,7 +281,7 @@ impl Content {
     pub(super) fn hole_at_or_after(&self, offset: u64) -> u64 {
         let plan = self.plan(offset..self.size);
         let hole = plan.iter().find(|stretch| stretch.from == Where::Zeros);
-        hole.map_or(self.size.max(offset), |stretch| stretch.range.start)
+        hole.map_or_else(|| self.size.max(offset), |stretch| stretch.range.start)
     }
 }
 

@@ -663,10 +663,9 @@ impl Draft {
         action: &'static str,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, ClientError> {
-        let done = match tokio::task::spawn_blocking(work).await {
-            Ok(done) => done,
+        let Ok(done) = tokio::task::spawn_blocking(work).await else {
             // The runtime ends.
-            Err(_) => return Err(ClientError::ShutDown),
+            return Err(ClientError::ShutDown);
         };
         done.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
