@@ -344,7 +344,7 @@ mod tests {
         fn a_plan_finds_every_byte(base in 0..64_u64, steps in steps(), range in (0..90_u64, 0..90_u64)) {
             let mut below: Vec<u8> = (0..base).map(|i| i as u8 | 1).collect();
             let mut model = below.clone();
-            let mut staging = vec![0xee_u8; 200];
+            let mut staging = [0xee_u8; 200];
             let mut content = Content::of_base(base);
             for step in steps {
                 match step {

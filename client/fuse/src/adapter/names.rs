@@ -111,7 +111,7 @@ pub(super) fn symlink(
         reply,
         "symlink",
         move |shared, at| async move {
-            let target = target.ok_or(ClientError::BadPath {
+            let target = target.ok_or_else(|| ClientError::BadPath {
                 path: at.path.clone(),
                 why: "what it is to point to is not UTF-8",
             })?;
