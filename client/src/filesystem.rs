@@ -429,10 +429,12 @@ impl FileSystem {
         self.core.node_stats(node).await
     }
 
-    /// Ends all tasks and closes all connections, within about a second. Reads under way
+    /// Ends all tasks and closes all connections, within about a second; what was written and
+    /// not closed is sent first, within the deadline of a call. Reads under way
     /// fail with [`ClientError::ShutDown`]; blocks on their way to the local disk tier are
     /// given a moment to arrive.
     pub async fn shutdown(&self) {
+        self.core.drafts.drain(self.core.config.deadline).await;
         if let Some(peers) = &self.core.peers {
             peers.stop_watching().await;
         }

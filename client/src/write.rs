@@ -11,6 +11,7 @@
 //! | `content` | which byte is where: pure |
 //! | `staged`, `staging` | the bytes that were written; the directory and the budget for them |
 //! | `parts`, `sending` | how uploads are cut: pure; what goes up while it is written |
+//! | `rescue` | what could not be sent |
 //! | `turns` | drafts stand still while their names change |
 //! | `commit` | a draft becomes a version of its file |
 //!
@@ -26,6 +27,7 @@ mod draft;
 mod drafts;
 pub(crate) mod overlay;
 mod parts;
+mod rescue;
 mod sending;
 mod staged;
 mod staging;

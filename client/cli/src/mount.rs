@@ -109,6 +109,17 @@ pub(crate) struct MountArgs {
     /// written; a mount all of whose stores can only be read is read-only anyway
     #[arg(long)]
     read_only: bool,
+    /// Directory for what is written and not in a store yet [default: the system's for temporary
+    /// files]
+    #[arg(long, value_name = "DIR")]
+    staging_dir: Option<PathBuf>,
+    /// The most that is staged there [default: 16GiB]
+    #[arg(long, value_name = "SIZE")]
+    staging_size: Option<String>,
+    /// Keep a file that was replaced in its store since it was opened for writing: who closes
+    /// later gets ESTALE. Without it what is closed last is what is there
+    #[arg(long)]
+    if_match: bool,
     /// The most files and directories below a directory that is renamed where the store has to
     /// copy each; a larger one is refused (EXDEV, on which `mv` copies by itself) [default:
     /// 100000]

@@ -658,7 +658,7 @@ impl Draft {
         Ok(file)
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         action: &'static str,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,

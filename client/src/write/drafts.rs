@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -51,6 +52,21 @@ impl Drafts {
             .take_while(|(path, _)| path.starts_with(&*first))
             .filter_map(|(path, draft)| Some((path.clone(), draft.upgrade()?)))
             .collect()
+    }
+
+    /// Sends all that is being written, within about `limit`: for a client that ends.
+    pub(crate) async fn drain(&self, limit: Duration) {
+        let drafts: Vec<_> = self.below("/").into_iter().collect();
+        let changed = drafts.into_iter().filter(|(_, draft)| draft.is_changed());
+        let sends = changed.map(|(path, draft)| async move {
+            if tokio::time::timeout(limit, draft.finish()).await.is_err() {
+                tracing::error!(
+                    path,
+                    "what was written is lost: it could not be sent in time"
+                );
+            }
+        });
+        futures::future::join_all(sends).await;
     }
 
     /// The draft at `path` and those below it, in the order of their paths.

@@ -54,6 +54,11 @@ impl Staging {
         self.disk.limit
     }
 
+    /// The directory that was given.
+    pub(super) fn dir(&self) -> Option<PathBuf> {
+        self.dir.clone()
+    }
+
     /// Waits for memory for a part of `len` bytes. One that is longer than all of it is alone.
     pub(super) async fn memory_to_send(&self, len: u64) -> Option<SemaphorePermit<'_>> {
         let kib = len.div_ceil(1024).min(u64::from(SENDING_KIB)) as u32;

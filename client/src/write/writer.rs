@@ -75,14 +75,7 @@ impl Drop for Writer {
         }
         let core = Arc::clone(&draft.core);
         core.tasks.start(async move {
-            if let Err(error) = draft.flush().await {
-                tracing::warn!(
-                    path = draft.path(),
-                    error = &error as &dyn std::error::Error,
-                    "what was written is lost: the file could not be sent after its last handle \
-                     was closed"
-                );
-            }
+            draft.finish().await;
         });
     }
 }
