@@ -22,8 +22,9 @@ impl Draft {
             return self.let_go();
         };
         let path = self.path().unwrap_or_default();
+        let kept = self.rescue(&path).await;
         let error = &error as &dyn std::error::Error;
-        match self.rescue(&path).await {
+        match kept {
             Ok(Some(kept)) => tracing::error!(
                 path,
                 error,
