@@ -26,6 +26,10 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+mod s3 {
+    mod faults;
+}
+
 type Options = BTreeMap<String, String>;
 
 const MIB: u64 = 1 << 20;

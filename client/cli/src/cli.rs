@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use millpond_process::logging::{self, LogArgs, LogConfig};
 use millpond_process::shutdown;
 
-use crate::{child, coordinators, dev, fs, info, mount, mounts, ring, stats, status};
+use crate::{child, coordinators, dev, fs, gc, info, mount, mounts, ring, stats, status};
 
 /// A distributed block cache between your data lake and your machines.
 ///
@@ -32,6 +32,7 @@ enum Command {
     Mounts(mounts::MountsArgs),
     Coordinators(coordinators::CoordinatorsArgs),
     Fs(fs::FsArgs),
+    Gc(gc::GcArgs),
     Status(status::StatusArgs),
     Ring(ring::RingArgs),
     #[command(hide = true)]
@@ -70,6 +71,7 @@ async fn run_short(command: Command) -> anyhow::Result<()> {
         Command::Mounts(args) => mounts::run(args).await,
         Command::Coordinators(args) => coordinators::run(args).await,
         Command::Fs(args) => fs::run(args).await,
+        Command::Gc(args) => gc::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Ring(args) => ring::run(args).await,
         Command::Dev(_) | Command::Mount(_) | Command::DevCoordinator(_) | Command::DevNode(_) => {

@@ -9,7 +9,8 @@
 //! | `mounted` | mounts of this host, through their control files |
 //! | `stats`, `info` | what a mount does; all about one file |
 //! | `mounts` | the mount table |
-//! | `fs` | `ls`, `stat`, `cat`, `cp`, `du`, `find`, `prefetch` |
+//! | `fs` | `ls`, `stat`, `cat`, `cp`, `du`, `find`, `prefetch`; `put`, `rm`, `mv`, `mkdir`, `touch`, `write` |
+//! | `gc` | what writers that died have left in a store |
 //! | `status`, `ring` | a look at the cluster |
 //! | `dev` | a whole cluster on one machine |
 //! | `child` | the processes that `dev` starts |
@@ -20,6 +21,7 @@ mod connect;
 mod coordinators;
 mod dev;
 mod fs;
+mod gc;
 mod info;
 mod mount;
 mod mounted;

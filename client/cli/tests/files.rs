@@ -133,3 +133,99 @@ fn du_and_find_agree_on_what_is_there() {
     assert_eq!(find(&["--size", "+1MiB"]), ["/sub/b c.bin"]);
     assert_eq!(find(&["--size", "-0"]), ["/sub/deep/empty"]);
 }
+
+#[test]
+fn what_is_put_moved_and_removed_is_so_in_the_store() {
+    let (from, store) = (tree(), tempfile::tempdir().unwrap());
+    let store = store.path();
+    let local = |name: &str| from.path().join(name).to_str().unwrap().to_owned();
+    let has = |name: &str| fs::read(store.join(name)).unwrap();
+    run(store, &["mkdir", "-p", "/made/deep"]);
+    let sent = json(
+        store,
+        &["put", "-r", &local("sub"), &local("a.txt"), "/made"],
+    );
+    assert_eq!((&sent["files"], &sent["left_out"]), (&3.into(), &0.into()));
+    assert!(has("made/sub/b c.bin") == pattern(BIG));
+    assert_eq!(has("made/a.txt"), b"0123456789");
+    let again = json(store, &["put", "--update", &local("a.txt"), "/made"]);
+    assert_eq!(
+        (&again["files"], &again["left_out"]),
+        (&0.into(), &1.into())
+    );
+    run(store, &["put", &local("a.txt"), "/made/sub/b c.bin"]);
+    assert_eq!(has("made/sub/b c.bin"), b"0123456789");
+
+    run(store, &["mv", "/made/a.txt", "/made/deep"]);
+    run(store, &["mv", "/made/deep", "/moved"]);
+    assert_eq!(has("moved/a.txt"), b"0123456789");
+    input(store, &["write", "/moved/a.txt"], b"first ");
+    input(store, &["append", "/moved/a.txt"], b"second");
+    input(store, &["append", "/new.txt"], b"third");
+    assert_eq!(
+        (has("moved/a.txt"), has("new.txt")),
+        (b"first second".into(), b"third".into())
+    );
+    run(store, &["touch", "/empty", "/new.txt"]);
+    assert_eq!(
+        (has("empty"), has("new.txt")),
+        (Vec::new(), b"third".into())
+    );
+    let removed = json(store, &["rm", "-r", "/made", "/empty"]);
+    assert_eq!(
+        (&removed["files"], &removed["directories"]),
+        (&3.into(), &3.into())
+    );
+    let mut left: Vec<_> = fs::read_dir(store)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["moved", "new.txt"]);
+}
+
+#[test]
+fn gc_removes_what_was_left_and_only_when_told_to() {
+    let store = tempfile::tempdir().unwrap();
+    let left = store.path().join(".millpond-unfinished-0123456789abcdef-f");
+    fs::write(&left, "half").unwrap();
+    let gc = |args: &[&str]| -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_millpond"))
+            .args([
+                "gc",
+                &format!("file://{}", store.path().display()),
+                "-o",
+                "json",
+            ])
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(gc(&["--remove"]), serde_json::json!([]), "it is too young");
+    let found = gc(&["--older-than", "0s"]);
+    assert_eq!(
+        (&found[0]["path"], &found[0]["removed"]),
+        (&"/f".into(), &false.into())
+    );
+    assert!(left.exists());
+    gc(&["--older-than", "0s", "--remove"]);
+    assert!(!left.exists());
+}
+
+/// As [`run`], with bytes on standard input.
+fn input(store: &Path, args: &[&str], bytes: &[u8]) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_millpond"))
+        .arg("fs")
+        .args(args)
+        .args(["--uri", &format!("file://{}", store.display())])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, bytes).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success(), "{args:?}");
+}

@@ -38,6 +38,14 @@ impl Writer {
         self.draft.state().writers > 1
     }
 
+    /// Gives up what was not sent yet, for all handles: the store keeps what it has.
+    pub fn discard(self) {
+        if let Some(path) = self.draft.path() {
+            self.draft.core.drafts.forget(&path, &self.draft);
+            self.draft.rename(None);
+        }
+    }
+
     /// Sends what was not sent yet. The handle is closed either way.
     ///
     /// # Errors

@@ -20,6 +20,16 @@ pub enum Op {
     Write,
 }
 
+/// When a request that is to fail does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Before it has done anything.
+    Before,
+    /// After it has done what it was to do, so that the caller does not know. A request that
+    /// only reads fails before.
+    After,
+}
+
 /// The switchboard of a fixture. All faults are off at first; setters take effect for the
 /// requests that arrive afterwards (bandwidth: for the bodies that start afterwards).
 #[derive(Debug, Default)]
@@ -37,6 +47,19 @@ struct State {
     ignore_preconditions: bool,
     refuse_connections: bool,
     gates: Vec<(Option<Op>, Arc<GateState>)>,
+    plan: Option<Plan>,
+}
+
+/// Which of the requests that come fail.
+#[derive(Debug)]
+struct Plan {
+    /// How many came.
+    seen: u64,
+    /// The first that fails, and how many do.
+    first: u64,
+    count: u64,
+    when: When,
+    status: u16,
 }
 
 #[derive(Debug)]
@@ -76,6 +99,23 @@ impl Faults {
     /// Answers every request with an HTTP status until [`clear`](Self::clear).
     pub fn fail_all(&self, status: u16) {
         self.add_failure(None, u64::MAX, status);
+    }
+
+    /// Answers `count` requests, of any kind, with an HTTP status, from the one on that is number
+    /// `first` (from 0) of those that come from now on.
+    pub fn fail_at(&self, first: u64, count: u64, when: When, status: u16) {
+        self.state.lock().plan = Some(Plan {
+            seen: 0,
+            first,
+            count,
+            when,
+            status,
+        });
+    }
+
+    /// How many requests came since [`fail_at`](Self::fail_at).
+    pub fn came(&self) -> u64 {
+        self.state.lock().plan.as_ref().map_or(0, |plan| plan.seen)
     }
 
     /// Breaks the connection of the next `n` GetObject bodies after `bytes` bytes of each.
@@ -133,8 +173,9 @@ impl Faults {
         });
     }
 
-    /// Waits as told, then says whether the request fails, and with which status.
-    pub(crate) async fn enter(&self, op: Op) -> Result<(), u16> {
+    /// Waits as told, then says whether the request fails, and with which status: at once, or
+    /// when it is done.
+    pub(crate) async fn enter(&self, op: Op) -> Result<Option<u16>, u16> {
         let latency = self.state.lock().latency;
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
@@ -150,7 +191,25 @@ impl Faults {
         for gate in gates {
             gate.pass().await;
         }
-        self.take_failure(op).map_or(Ok(()), Err)
+        match self.take_failure(op) {
+            Some(status) => Err(status),
+            None => self.take_planned(op),
+        }
+    }
+
+    fn take_planned(&self, op: Op) -> Result<Option<u16>, u16> {
+        let mut state = self.state.lock();
+        let Some(plan) = &mut state.plan else {
+            return Ok(None);
+        };
+        let number = plan.seen;
+        plan.seen += 1;
+        let is_due = number >= plan.first && number - plan.first < plan.count;
+        match plan.when {
+            _ if !is_due => Ok(None),
+            When::After if op == Op::Write => Ok(Some(plan.status)),
+            When::Before | When::After => Err(plan.status),
+        }
     }
 
     fn take_failure(&self, op: Op) -> Option<u16> {
@@ -250,29 +309,40 @@ mod tests {
     async fn failures_are_used_up_by_matching_requests_only() {
         let faults = Faults::default();
         faults.fail_next_of(Op::Get, 2, 503);
-        assert_eq!(faults.enter(Op::Head).await, Ok(()));
+        assert_eq!(faults.enter(Op::Head).await, Ok(None));
         assert_eq!(faults.enter(Op::Get).await, Err(503));
         assert_eq!(faults.enter(Op::Get).await, Err(503));
-        assert_eq!(faults.enter(Op::Get).await, Ok(()));
+        assert_eq!(faults.enter(Op::Get).await, Ok(None));
         faults.fail_all(500);
         for _ in 0..10 {
             assert_eq!(faults.enter(Op::List).await, Err(500));
         }
         faults.clear();
-        assert_eq!(faults.enter(Op::List).await, Ok(()));
+        assert_eq!(faults.enter(Op::List).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn planned_failures_come_when_their_number_does() {
+        let faults = Faults::default();
+        faults.fail_at(1, 2, When::After, 500);
+        assert_eq!(faults.enter(Op::Write).await, Ok(None));
+        assert_eq!(faults.enter(Op::Write).await, Ok(Some(500)));
+        assert_eq!(faults.enter(Op::List).await, Err(500));
+        assert_eq!(faults.enter(Op::Write).await, Ok(None));
+        assert_eq!(faults.came(), 4);
     }
 
     #[tokio::test]
     async fn a_gate_holds_until_it_is_dropped() {
         let faults = Arc::new(Faults::default());
         let gate = faults.hold(Some(Op::Get));
-        assert_eq!(faults.enter(Op::Head).await, Ok(()));
+        assert_eq!(faults.enter(Op::Head).await, Ok(None));
         let mut held = std::pin::pin!(faults.enter(Op::Get));
         assert!(futures::poll!(held.as_mut()).is_pending());
         assert_eq!(gate.waiting(), 1);
         gate.release();
-        assert_eq!(held.await, Ok(()));
-        assert_eq!(faults.enter(Op::Get).await, Ok(()));
+        assert_eq!(held.await, Ok(None));
+        assert_eq!(faults.enter(Op::Get).await, Ok(None));
     }
 
     #[test]

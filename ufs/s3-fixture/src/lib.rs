@@ -36,6 +36,6 @@ mod service;
 pub use backend::{Backend, BackendError, MIN_PART, Object, OpenUpload, Precondition};
 pub use content::{Content, pattern};
 pub use counters::{Counters, Fetch};
-pub use faults::{Faults, Gate, Op};
+pub use faults::{Faults, Gate, Op, When};
 pub use fixture::{FixtureConfig, S3Fixture};
 pub use listing::{ListRequest, ListedPage};

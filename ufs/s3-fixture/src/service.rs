@@ -37,12 +37,13 @@ pub(crate) struct Service {
 
 impl Service {
     /// Every handler begins here: counts the request and suffers the faults.
-    async fn enter(&self, op: Op) -> S3Result<()> {
+    async fn enter(&self, op: Op) -> S3Result<Leave> {
         self.shared.recorder.request(op);
-        self.shared.faults.enter(op).await.map_err(|status| {
+        let entered = self.shared.faults.enter(op).await;
+        if !matches!(entered, Ok(None)) {
             self.shared.recorder.injected();
-            injected_error(status)
-        })
+        }
+        entered.map(Leave).map_err(injected_error)
     }
 
     /// The object of a read, its conditions checked.
@@ -89,6 +90,18 @@ impl Service {
         check_read(&object, if_match, if_none_match)
             .map_err(|_| S3Error::new(S3ErrorCode::PreconditionFailed))?;
         Ok(object)
+    }
+}
+
+/// How a request is to end that has done what it was to do: handlers that write end with it.
+struct Leave(Option<u16>);
+
+impl Leave {
+    fn with<T>(self, output: T) -> S3Result<S3Response<T>> {
+        match self.0 {
+            Some(status) => Err(injected_error(status)),
+            None => Ok(S3Response::new(output)),
+        }
     }
 }
 
@@ -241,7 +254,7 @@ impl S3 for Service {
         &self,
         req: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         let input = req.input;
         let condition = write_condition(input.if_match, input.if_none_match)?;
         let bytes = collect(input.body).await?;
@@ -253,31 +266,31 @@ impl S3 for Service {
             .backend
             .put(&input.bucket, &input.key, object, &condition)
             .map_err(backend_error)?;
-        Ok(S3Response::new(PutObjectOutput {
+        leave.with(PutObjectOutput {
             e_tag: Some(strong(&object.etag)),
             version_id: object.version_id.clone(),
             ..Default::default()
-        }))
+        })
     }
 
     async fn delete_object(
         &self,
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         let condition = write_condition(req.input.if_match, None)?;
         self.shared
             .backend
             .delete(&req.input.bucket, &req.input.key, &condition)
             .map_err(backend_error)?;
-        Ok(S3Response::new(DeleteObjectOutput::default()))
+        leave.with(DeleteObjectOutput::default())
     }
 
     async fn delete_objects(
         &self,
         req: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         let quiet = req.input.delete.quiet.unwrap_or_default();
         let mut deleted = Vec::new();
         for object in req.input.delete.objects {
@@ -290,17 +303,17 @@ impl S3 for Service {
                 ..Default::default()
             });
         }
-        Ok(S3Response::new(DeleteObjectsOutput {
+        leave.with(DeleteObjectsOutput {
             deleted: (!quiet).then_some(deleted),
             ..Default::default()
-        }))
+        })
     }
 
     async fn copy_object(
         &self,
         req: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         let input = req.input;
         let source = self.copied(
             &input.copy_source,
@@ -337,7 +350,7 @@ impl S3 for Service {
             .backend
             .put(&input.bucket, &input.key, copy, &Precondition::Always)
             .map_err(backend_error)?;
-        Ok(S3Response::new(CopyObjectOutput {
+        leave.with(CopyObjectOutput {
             copy_object_result: Some(CopyObjectResult {
                 e_tag: Some(strong(&object.etag)),
                 last_modified: Some(object.last_modified.into()),
@@ -345,14 +358,14 @@ impl S3 for Service {
             }),
             version_id: object.version_id.clone(),
             ..Default::default()
-        }))
+        })
     }
 
     async fn create_multipart_upload(
         &self,
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         let input = req.input;
         let upload = self
             .shared
@@ -364,19 +377,19 @@ impl S3 for Service {
                 input.content_type.map(|kind| kind.to_string()),
             )
             .map_err(backend_error)?;
-        Ok(S3Response::new(CreateMultipartUploadOutput {
+        leave.with(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             upload_id: Some(upload),
             ..Default::default()
-        }))
+        })
     }
 
     async fn upload_part(
         &self,
         req: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         let input = req.input;
         let bytes = collect(input.body).await?;
         check_sum(&bytes, input.checksum_crc32c.as_deref())?;
@@ -386,17 +399,17 @@ impl S3 for Service {
             .backend
             .put_part(&input.bucket, &input.upload_id, input.part_number, content)
             .map_err(backend_error)?;
-        Ok(S3Response::new(UploadPartOutput {
+        leave.with(UploadPartOutput {
             e_tag: Some(ETag::Strong(etag)),
             ..Default::default()
-        }))
+        })
     }
 
     async fn upload_part_copy(
         &self,
         req: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         let input = req.input;
         let source = self.copied(
             &input.copy_source,
@@ -420,21 +433,21 @@ impl S3 for Service {
             .backend
             .put_part(&input.bucket, &input.upload_id, input.part_number, content)
             .map_err(backend_error)?;
-        Ok(S3Response::new(UploadPartCopyOutput {
+        leave.with(UploadPartCopyOutput {
             copy_part_result: Some(CopyPartResult {
                 e_tag: Some(ETag::Strong(etag)),
                 last_modified: Some(source.last_modified.into()),
                 ..Default::default()
             }),
             ..Default::default()
-        }))
+        })
     }
 
     async fn complete_multipart_upload(
         &self,
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         let input = req.input;
         let condition = write_condition(input.if_match, input.if_none_match)?;
         let parts = input
@@ -467,13 +480,13 @@ impl S3 for Service {
             .backend
             .complete_upload(&input.bucket, &input.upload_id, &parts, &condition)
             .map_err(backend_error)?;
-        Ok(S3Response::new(CompleteMultipartUploadOutput {
+        leave.with(CompleteMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
             e_tag: Some(strong(&object.etag)),
             version_id: object.version_id.clone(),
             ..Default::default()
-        }))
+        })
     }
 
     async fn list_multipart_uploads(
@@ -517,12 +530,12 @@ impl S3 for Service {
         &self,
         req: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         self.shared
             .backend
             .abort_upload(&req.input.bucket, &req.input.upload_id)
             .map_err(backend_error)?;
-        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+        leave.with(AbortMultipartUploadOutput::default())
     }
 
     async fn head_bucket(
@@ -540,11 +553,11 @@ impl S3 for Service {
         &self,
         req: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
-        self.enter(Op::Write).await?;
+        let leave = self.enter(Op::Write).await?;
         if !self.shared.backend.create_bucket(&req.input.bucket) {
             return Err(S3Error::new(S3ErrorCode::BucketAlreadyOwnedByYou));
         }
-        Ok(S3Response::new(CreateBucketOutput::default()))
+        leave.with(CreateBucketOutput::default())
     }
 
     async fn get_bucket_location(

@@ -114,7 +114,8 @@ fn destination(path: &str, local: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-fn style() -> anyhow::Result<ProgressStyle> {
+/// How progress is shown.
+pub(super) fn style() -> anyhow::Result<ProgressStyle> {
     let template = "{bar:40} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {wide_msg}";
     Ok(ProgressStyle::with_template(template)?)
 }
@@ -254,7 +255,8 @@ async fn make_dir(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs `work` on a thread that may block.
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await?
