@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use millpond_net::control::{ControlClient, ControlConfig};
+use millpond_net::control::{Access, ControlClient, ControlConfig, JoinToken};
 use millpond_net::tls::{Identity, KeyRequest};
 use millpond_process::Readiness;
 use millpond_proto::{ErrorKind, NodeId, NodeStats};
@@ -55,6 +55,13 @@ pub trait Host: Send + Sync {
     fn heartbeat(&self, answered: bool);
 }
 
+/// Whether a certificate has not ended.
+fn is_good(identity: &Identity) -> bool {
+    identity
+        .expires_at()
+        .is_ok_and(|ends| ends > SystemTime::now())
+}
+
 /// Speaks with the coordinators for one node.
 #[derive(Debug)]
 pub struct Agent {
@@ -77,8 +84,14 @@ impl Agent {
             // The agent itself decides when to try again.
             patience: Duration::ZERO,
         };
+        let token = about.token_file.as_deref().map(JoinToken::read);
+        let access = Access {
+            token: token.transpose()?,
+            identity: data_dir.identity()?.filter(is_good),
+        };
+        let coordinators = about.coordinators.clone();
         Ok(Self {
-            control: ControlClient::with_config(about.coordinators.clone(), config)?,
+            control: ControlClient::with_access(coordinators, config, access)?,
             key: KeyRequest::generate()?,
             about,
             data_dir,

@@ -39,6 +39,12 @@ pub struct NodeArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join: Option<Vec<String>>,
 
+    /// File with a token that lets the node in: `millpond token create --role node` makes one.
+    /// Needed once, where the coordinator is on another machine
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+
     /// TOML file with settings; --print-config shows the keys
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -130,6 +136,8 @@ pub struct Settings {
     /// Coordinators, `host` or `host:port`; a list, or one text with commas.
     #[serde(deserialize_with = "list_or_text")]
     pub join: Vec<String>,
+    /// File with a token that lets the node in.
+    pub token_file: Option<PathBuf>,
     /// Directory of identity and last view.
     pub data_dir: PathBuf,
     /// Address to serve blocks on.
@@ -165,6 +173,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             join: Vec::new(),
+            token_file: None,
             data_dir: default_data_dir("cache-node"),
             listen: SocketAddr::from(([0, 0, 0, 0], 7100)),
             advertise: None,
@@ -187,6 +196,8 @@ impl Default for Settings {
 pub struct NodeConfig {
     /// Coordinators as `host:port`, at least one.
     pub coordinators: Vec<String>,
+    /// File with a token that lets the node in.
+    pub token_file: Option<PathBuf>,
     /// Directory of identity and last view.
     pub data_dir: PathBuf,
     /// Address to serve blocks on; port 0 for any.
@@ -289,6 +300,7 @@ impl Settings {
         Ok(NodeConfig {
             local_users,
             coordinators,
+            token_file: self.token_file,
             data_dir: self.data_dir,
             listen: self.listen,
             advertise: self.advertise,

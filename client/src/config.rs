@@ -12,6 +12,9 @@ use crate::error::ClientError;
 pub struct ClientConfig {
     /// Coordinators as `host:port`; empty for a standalone client.
     pub coordinators: Vec<String>,
+    /// File with a token that gets the client its first certificate, where the coordinators
+    /// are on other machines.
+    pub token_file: Option<PathBuf>,
     /// Directory for the client's certificate and the last cluster view. Created if missing;
     /// not used by a standalone client.
     pub state_dir: PathBuf,
@@ -94,6 +97,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             coordinators: Vec::new(),
+            token_file: None,
             state_dir: PathBuf::new(),
             memory: 256 << 20,
             disk: None,

@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use millpond_net::block_client::{BlockClient, BlockClientConfig};
-use millpond_net::control::{ControlClient, Routing, ViewWatch, WatchConfig};
+use millpond_net::control::{
+    Access, ControlClient, ControlConfig, JoinToken, Routing, ViewWatch, WatchConfig,
+};
 use millpond_net::metrics::{ClientMetrics as PeerMetrics, Component};
 use millpond_net::quic;
 use millpond_net::tls::{Identity, KeyRequest};
@@ -49,7 +51,13 @@ pub(crate) async fn connect(
         });
     }
     make_private_dir(&config.state_dir)?;
-    let control = ControlClient::new(config.coordinators.clone())?;
+    let token = config.token_file.as_deref().map(JoinToken::read);
+    let access = Access {
+        token: token.transpose()?,
+        identity: kept(&config.state_dir).filter(is_good),
+    };
+    let coordinators = config.coordinators.clone();
+    let control = ControlClient::with_access(coordinators, ControlConfig::default(), access)?;
     let view_file = config.state_dir.join(VIEW_FILE);
     let (identity, watch) = tokio::join!(
         identity(&control, &config.state_dir),
@@ -118,20 +126,11 @@ async fn follow(
 /// The client's certificate: the one in the state directory while it is good for a while,
 /// else a new one. An old one is better than none.
 async fn identity(control: &ControlClient, dir: &Path) -> Result<Identity, ClientError> {
-    let kept = match Identity::load(dir) {
-        Ok(kept) => kept,
-        Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "certificate ignored"
-            );
-            None
-        }
-    };
     let fresh = certify(control).await;
-    match (fresh, kept) {
+    match (fresh, kept(dir)) {
         (Ok(identity), _) => {
             identity.save(dir)?;
+            control.adopt(&identity)?;
             Ok(identity)
         }
         (Err(error), Some(kept)) => {
@@ -146,6 +145,24 @@ async fn identity(control: &ControlClient, dir: &Path) -> Result<Identity, Clien
         }
         (Err(error), None) => Err(error),
     }
+}
+
+/// The certificate of an earlier start, if there is one.
+fn kept(dir: &Path) -> Option<Identity> {
+    Identity::load(dir).unwrap_or_else(|error| {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "certificate ignored"
+        );
+        None
+    })
+}
+
+/// Whether it has not ended.
+fn is_good(identity: &Identity) -> bool {
+    identity
+        .expires_at()
+        .is_ok_and(|ends| ends > SystemTime::now())
 }
 
 async fn certify(control: &ControlClient) -> Result<Identity, ClientError> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use millpond_net::NetError;
 use millpond_net::ca::ClusterCa;
-use millpond_net::tls::PeerRole;
+use millpond_net::tls::{Identity, PeerRole};
 use millpond_proto::{ClusterId, ErrorKind, NodeId};
 
 /// Signs certificates for the members of this cluster.
@@ -71,6 +71,14 @@ impl Authority {
     /// The certificate that every member trusts, as PEM.
     pub fn cert_pem(&self) -> &str {
         self.ca.cert_pem()
+    }
+
+    /// A fresh key and certificate for this coordinator.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn identity(&self) -> Result<Identity, NetError> {
+        self.ca.issue(PeerRole::Coordinator)
     }
 
     /// A certificate for the key in `csr_pem` as the cache node `node`.

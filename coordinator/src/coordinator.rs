@@ -221,6 +221,11 @@ async fn prepare(
         FirstStart::Enter(addrs) => enter(shared, addrs, readiness).await,
     }
     let (cluster, authority) = identity(shared, config.block_size, dir, readiness).await?;
+    let own = authority.identity().map_err(AuthorityError::from)?;
+    shared
+        .peers
+        .serve_cluster(&own)
+        .map_err(AuthorityError::from)?;
     if shared.authority.set(authority).is_err() {
         tracing::error!("the authority was set twice");
     }

@@ -9,6 +9,7 @@
 //! | [`command`] | what can be asked of the cluster, as it is written to the log |
 //! | [`state`] | the state and its rules |
 //! | [`members`], `mounts` | the rules of joins, leaves and deaths, and of the mount table |
+//! | [`tokens`] | the rules of tokens |
 //! | [`outcome`] | what came of a command: result, refusal, effects |
 //!
 //! # The log can be read by later releases
@@ -26,8 +27,9 @@ pub mod outcome;
 pub mod state;
 #[cfg(test)]
 mod tests;
+pub mod tokens;
 
-pub use command::{Command, Hidden, Join, MountChange, NewMount, Op};
+pub use command::{Command, Hidden, Join, MountChange, NewMount, NewToken, Op, TokenRole};
 pub use members::is_live;
 pub use outcome::{Applied, Effect, Outcome, Refused};
 pub use state::State;

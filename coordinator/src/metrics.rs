@@ -48,6 +48,9 @@ pub enum Rpc {
     Coordinators,
     RemoveCoordinator,
     TransferLead,
+    CreateToken,
+    ListTokens,
+    RevokeToken,
 }
 
 impl Rpc {
@@ -66,6 +69,9 @@ impl Rpc {
             Self::Coordinators => "coordinators",
             Self::RemoveCoordinator => "remove_coordinator",
             Self::TransferLead => "transfer_lead",
+            Self::CreateToken => "create_token",
+            Self::ListTokens => "list_tokens",
+            Self::RevokeToken => "revoke_token",
         }
     }
 }

@@ -6,6 +6,8 @@
 //! | `failure` | an answer that is an error |
 //! | `group` | the group of coordinators: who is in it, who leads |
 //! | `leader` | which calls go to the leader, and how they get there |
+//! | `rights` | who may ask for what |
+//! | `tokens` | tokens: made, listed, revoked |
 //! | `watch` | the stream of views |
 //!
 //! Nothing is decided here: calls become commands for the engine, or read what it published. A
@@ -15,6 +17,8 @@ mod door;
 mod failure;
 mod group;
 mod leader;
+mod rights;
+mod tokens;
 mod watch;
 
 use std::future::Future;
@@ -34,12 +38,13 @@ use tracing::{Instrument, instrument};
 use crate::authority::Authority;
 use crate::engine::members::{check_incarnation, not_live};
 use crate::engine::{Applied, Effect, Op, Outcome, Refused, is_live};
-use crate::group::{Caller, Peers};
+use crate::group::Peers;
 use crate::liveness::Liveness;
 use crate::metrics::{Metrics, Rpc, state_name};
 use crate::raft::Consensus;
 
 use failure::Failure;
+use rights::{Grant, Right};
 
 /// The most watch streams at once; more are answered Busy.
 const MAX_WATCHERS: usize = 20_000;
@@ -108,7 +113,7 @@ impl Shared {
             }
             Effect::EpochAdvanced(epoch) => tracing::info!(%epoch, "epoch advanced"),
             // The call that changed it says what.
-            Effect::Settings => {}
+            Effect::Settings | Effect::Tokens => {}
         }
     }
 }
@@ -180,22 +185,6 @@ impl Service {
             let message = "this coordinator waits for a majority of its group; try again";
             Failure::new(ErrorKind::Unavailable, message)
         })
-    }
-
-    /// Peers on other machines are served only when the operator said so: nothing yet proves
-    /// who they are, and what they would get are certificates and the secrets of mounts.
-    fn admit<T>(&self, request: &Request<T>) -> Result<(), Failure> {
-        if self.shared.open_join || is_local(request) || is_coordinator(request) {
-            return Ok(());
-        }
-        Err(Failure::new(
-            ErrorKind::Denied,
-            format!(
-                "this coordinator serves processes on its own machine only, and {} is another; \
-                 start it with --open-join to serve and certify whoever reaches its port",
-                peer(request)
-            ),
-        ))
     }
 
     fn view(&self) -> Result<Arc<ClusterView>, Failure> {
@@ -306,26 +295,6 @@ fn redact(mount: &Mount) -> pb::Mount {
     }
 }
 
-fn caller<T>(request: &Request<T>) -> Option<&Caller> {
-    request.extensions().get::<Caller>()
-}
-
-fn is_local<T>(request: &Request<T>) -> bool {
-    caller(request).is_some_and(|caller| caller.addr.ip().to_canonical().is_loopback())
-}
-
-/// Another coordinator has admitted the request and passes it on.
-fn is_coordinator<T>(request: &Request<T>) -> bool {
-    caller(request).is_some_and(|caller| caller.is_coordinator)
-}
-
-fn peer<T>(request: &Request<T>) -> String {
-    caller(request).map_or_else(
-        || "the caller".to_owned(),
-        |caller| caller.addr.ip().to_string(),
-    )
-}
-
 #[tonic::async_trait]
 impl Control for Service {
     #[instrument(skip_all, fields(node = request.get_ref().node_id))]
@@ -334,14 +303,19 @@ impl Control for Service {
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            let node = NodeId(request.get_ref().node_id);
+            let grant = self.allow(&request, Right::Enter(node))?;
             match self.leader_for(&request)? {
                 Some(leader) => {
                     leader
                         .ask(request, |mut c, r| async move { c.join(r).await })
                         .await
                 }
-                None => self.join(request.into_inner()).await,
+                None => {
+                    let by = hex::encode(&request.get_ref().data_dir_id);
+                    self.redeem(grant, &request, &by).await?;
+                    self.join(request.into_inner()).await
+                }
             }
         };
         self.answer(Rpc::Join, call).await
@@ -353,7 +327,7 @@ impl Control for Service {
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            self.allow(&request, Right::Speak(NodeId(request.get_ref().node_id)))?;
             match self.leader_for(&request)? {
                 Some(leader) => {
                     leader
@@ -372,7 +346,7 @@ impl Control for Service {
         request: Request<pb::LeaveRequest>,
     ) -> Result<Response<pb::LeaveResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            self.allow(&request, Right::Speak(NodeId(request.get_ref().node_id)))?;
             if let Some(leader) = self.leader_for(&request)? {
                 return leader
                     .ask(request, |mut c, r| async move { c.leave(r).await })
@@ -395,7 +369,15 @@ impl Control for Service {
         request: Request<pb::CertifyRequest>,
     ) -> Result<Response<pb::CertifyResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            let grant = self.allow(&request, Right::Certify)?;
+            if grant != Grant::Whole {
+                if let Some(leader) = self.leader_for(&request)? {
+                    let ask = |mut c: leader::Client, r| async move { c.certify(r).await };
+                    return leader.ask(request, ask).await;
+                }
+                let by = rights::sha256(&request.get_ref().csr_pem);
+                self.redeem(grant, &request, &by).await?;
+            }
             let request = request.into_inner();
             if request.role() != pb::Role::Client {
                 let message = "only clients are certified this way; a cache node joins";
@@ -420,7 +402,7 @@ impl Control for Service {
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<watch::Views>, Status> {
         let call = async {
-            self.admit(&request)?;
+            self.allow(&request, Right::Follow)?;
             let seat = Arc::clone(&self.watchers).try_acquire_owned();
             let seat = seat.map_err(|_| {
                 let message = format!("there are {MAX_WATCHERS} watchers already");
@@ -437,7 +419,7 @@ impl Control for Service {
         request: Request<pb::AddMountRequest>,
     ) -> Result<Response<pb::MountResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            self.allow(&request, Right::Change)?;
             if let Some(leader) = self.leader_for(&request)? {
                 return leader
                     .ask(request, |mut c, r| async move { c.add_mount(r).await })
@@ -458,7 +440,7 @@ impl Control for Service {
         request: Request<pb::UpdateMountRequest>,
     ) -> Result<Response<pb::MountResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            self.allow(&request, Right::Change)?;
             if let Some(leader) = self.leader_for(&request)? {
                 return leader
                     .ask(request, |mut c, r| async move { c.update_mount(r).await })
@@ -479,7 +461,7 @@ impl Control for Service {
         request: Request<pb::RemoveMountRequest>,
     ) -> Result<Response<pb::MountResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            self.allow(&request, Right::Change)?;
             if let Some(leader) = self.leader_for(&request)? {
                 return leader
                     .ask(request, |mut c, r| async move { c.remove_mount(r).await })
@@ -500,7 +482,7 @@ impl Control for Service {
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
         // Who is served gets the secrets by watching anyway; everyone else may look, without.
-        let redacted = self.admit(&request).is_err();
+        let redacted = self.allow(&request, Right::Follow).is_err();
         let call = async {
             let leader = self.leader_for(&request);
             match leader {
@@ -545,7 +527,7 @@ impl Control for Service {
         request: Request<pb::RemoveCoordinatorRequest>,
     ) -> Result<Response<pb::CoordinatorsResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            self.allow(&request, Right::Change)?;
             if let Some(leader) = self.leader_for(&request)? {
                 let ask = |mut c: leader::Client, r| async move { c.remove_coordinator(r).await };
                 return leader.ask(request, ask).await;
@@ -561,7 +543,7 @@ impl Control for Service {
         request: Request<pb::TransferLeadRequest>,
     ) -> Result<Response<pb::CoordinatorsResponse>, Status> {
         let call = async {
-            self.admit(&request)?;
+            self.allow(&request, Right::Change)?;
             if let Some(leader) = self.leader_for(&request)? {
                 let ask = |mut c: leader::Client, r| async move { c.transfer_lead(r).await };
                 return leader.ask(request, ask).await;
@@ -569,5 +551,54 @@ impl Control for Service {
             group::transfer(&self.shared, request.get_ref().id).await
         };
         self.answer(Rpc::TransferLead, call).await
+    }
+
+    #[instrument(skip_all)]
+    async fn create_token(
+        &self,
+        request: Request<pb::CreateTokenRequest>,
+    ) -> Result<Response<pb::CreateTokenResponse>, Status> {
+        let call = async {
+            self.allow(&request, Right::Change)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                let ask = |mut c: leader::Client, r| async move { c.create_token(r).await };
+                return leader.ask(request, ask).await;
+            }
+            self.make_token(request.into_inner()).await
+        };
+        self.answer(Rpc::CreateToken, call).await
+    }
+
+    #[instrument(level = "debug", skip_all)]
+    async fn list_tokens(
+        &self,
+        request: Request<pb::ListTokensRequest>,
+    ) -> Result<Response<pb::ListTokensResponse>, Status> {
+        let call = async {
+            self.allow(&request, Right::Change)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                let ask = |mut c: leader::Client, r| async move { c.list_tokens(r).await };
+                return leader.ask(request, ask).await;
+            }
+            self.shared.consensus.catch_up().await?;
+            Ok(self.good_tokens())
+        };
+        self.answer(Rpc::ListTokens, call).await
+    }
+
+    #[instrument(skip_all, fields(token = request.get_ref().id))]
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
+        let call = async {
+            self.allow(&request, Right::Change)?;
+            if let Some(leader) = self.leader_for(&request)? {
+                let ask = |mut c: leader::Client, r| async move { c.revoke_token(r).await };
+                return leader.ask(request, ask).await;
+            }
+            self.end_token(request.into_inner().id).await
+        };
+        self.answer(Rpc::RevokeToken, call).await
     }
 }

@@ -14,9 +14,12 @@ use std::time::Duration;
 
 use common::{Client, PATIENCE, beat, connect, csr, join, mount, status, view_where};
 use millpond_coordinator::{Config, Coordinator, FirstStart};
-use millpond_net::tls::{Identity, PeerRole};
+use millpond_net::control::{
+    Access, ControlClient, ControlConfig, JoinRequest, JoinToken, ViewWatch, WatchConfig,
+};
+use millpond_net::tls::{Identity, KeyRequest, PeerRole};
 use millpond_proto::wire::pb;
-use millpond_proto::{ClusterView, MemberState, NodeId};
+use millpond_proto::{ClusterView, ErrorKind, MemberState, MountPath, NodeId, NodeStats};
 use tempfile::TempDir;
 use tonic::Code;
 
@@ -388,4 +391,151 @@ async fn after_a_restart_nobody_is_dead_before_the_grace_period() {
     client.heartbeat(beat(1, 10)).await.unwrap();
     assert_eq!(status(&mut client).await.0.epoch, view.epoch);
     coordinator.shutdown().await;
+}
+
+/// A process that has `token` and speaks TLS.
+fn with_token(cluster: &Cluster, token: &str) -> ControlClient {
+    let access = Access {
+        token: Some(token.parse().unwrap()),
+        identity: None,
+    };
+    let config = ControlConfig {
+        patience: Duration::ZERO,
+        ..ControlConfig::default()
+    };
+    let addrs = vec![cluster.coordinator.addr().to_string()];
+    ControlClient::with_access(addrs, config, access).unwrap()
+}
+
+fn join_request(dir: u8, key: &KeyRequest, node: Option<NodeId>) -> JoinRequest {
+    JoinRequest {
+        cluster: None,
+        node,
+        addr: "127.0.0.1:7100".to_owned(),
+        admin: String::new(),
+        zone: String::new(),
+        weight: 100,
+        capacity: 1 << 30,
+        incarnation: 5,
+        csr_pem: key.csr_pem.clone(),
+        data_dir_id: vec![dir; 16],
+    }
+}
+
+async fn change(client: &ControlClient, path: &str) -> Result<(), ErrorKind> {
+    let path = MountPath::parse(path).unwrap();
+    let added = client.add_mount(&path, "s3://bucket", Default::default());
+    added.await.map(|_| ()).map_err(|error| error.kind())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_makes_a_process_what_it_says_and_nothing_else() {
+    let cluster = Cluster::start().await;
+    let addr = cluster.coordinator.addr().to_string();
+    let local = ControlClient::new(vec![addr]).unwrap();
+    let hour = Duration::from_secs(3600);
+    let make = async |role: &str, uses| local.create_token(role, hour, uses).await.unwrap();
+    let (node_token, info) = make("node", Some(1)).await;
+    assert_eq!((info.role.as_str(), info.uses_left), ("node", Some(1)));
+
+    // A node comes in with the token, and later without: with what it was given.
+    let node = with_token(&cluster, &node_token);
+    let key = KeyRequest::generate().unwrap();
+    let refused = change(&node, "/by-token").await;
+    assert_eq!(
+        refused,
+        Err(ErrorKind::Denied),
+        "a token for nodes changes nothing"
+    );
+    let joined = node.join(&join_request(1, &key, None)).await.unwrap();
+    node.join(&join_request(1, &key, None))
+        .await
+        .expect("a retry uses nothing up");
+    let identity = Identity::new(joined.ca_pem, joined.cert_pem, key.key_pem.clone());
+    node.adopt(&identity).unwrap();
+    node.heartbeat(joined.node, 5, NodeStats::default())
+        .await
+        .unwrap();
+    assert_eq!(change(&node, "/by-node").await, Err(ErrorKind::Denied));
+    let other = node.heartbeat(NodeId(77), 5, NodeStats::default()).await;
+    assert_eq!(
+        other.unwrap_err().kind(),
+        ErrorKind::Denied,
+        "it speaks for itself alone"
+    );
+    let other = node.join(&join_request(2, &key, None)).await;
+    assert_eq!(
+        other.unwrap_err().kind(),
+        ErrorKind::Denied,
+        "and joins as itself alone"
+    );
+
+    // Used up, and never good for anything else.
+    let second = with_token(&cluster, &node_token);
+    let refused = second.join(&join_request(3, &key, None)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
+    let refused = second.certify(&key.csr_pem).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
+
+    // A client is certified, follows the view, renews, and changes nothing.
+    let (client_token, _) = make("client", None).await;
+    let client = with_token(&cluster, &client_token);
+    let certified = client.certify(&key.csr_pem).await.unwrap();
+    let identity = Identity::new(certified.ca_pem, certified.cert_pem, key.key_pem.clone());
+    assert_eq!(identity.role().unwrap(), PeerRole::Client);
+    client.adopt(&identity).unwrap();
+    client.certify(&key.csr_pem).await.unwrap();
+    let watch = ViewWatch::start(client.clone(), WatchConfig::default())
+        .await
+        .unwrap();
+    watch.first(PATIENCE).await.unwrap();
+    watch.shutdown().await;
+    assert_eq!(change(&client, "/by-client").await, Err(ErrorKind::Denied));
+
+    // An operator changes the cluster until its token is revoked.
+    let (operator_token, info) = make("operator", None).await;
+    let operator = with_token(&cluster, &operator_token);
+    change(&operator, "/by-operator").await.unwrap();
+    let good: Vec<_> = operator.tokens().await.unwrap();
+    let roles: Vec<_> = good.iter().map(|token| token.role.as_str()).collect();
+    assert_eq!(roles.len(), 2, "the one for nodes is used up: {roles:?}");
+    local.revoke_token(&info.id).await.unwrap();
+    assert_eq!(change(&operator, "/no-more").await, Err(ErrorKind::Denied));
+    let again = local.revoke_token(&info.id).await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::NotFound);
+
+    // Another cluster's coordinator, or somebody in between, is not spoken to.
+    let mut elsewhere: JoinToken = client_token.parse().unwrap();
+    elsewhere.fingerprint[0] ^= 1;
+    let stranger = with_token(&cluster, &elsewhere.text());
+    let refused = stranger.certify(&key.csr_pem).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    let foreign = Cluster::start().await;
+    let misled = with_token(&foreign, &client_token);
+    let refused = misled.certify(&key.csr_pem).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    // Nor is a certificate of another cluster taken.
+    let (foreign_token, _) = {
+        let addr = foreign.coordinator.addr().to_string();
+        let foreign = ControlClient::new(vec![addr]).unwrap();
+        foreign.create_token("client", hour, None).await.unwrap()
+    };
+    let visitor = with_token(&foreign, &foreign_token);
+    visitor.adopt(&identity).unwrap();
+    let refused = visitor.certify(&key.csr_pem).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+
+    let (wrong, nonsense) = (
+        local.create_token("king", hour, None).await.unwrap_err(),
+        local
+            .create_token("node", Duration::ZERO, None)
+            .await
+            .unwrap_err(),
+    );
+    assert_eq!(
+        (wrong.kind(), nonsense.kind()),
+        (ErrorKind::Invalid, ErrorKind::Invalid)
+    );
+    cluster.coordinator.shutdown().await;
+    foreign.coordinator.shutdown().await;
 }

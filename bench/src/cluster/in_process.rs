@@ -119,6 +119,7 @@ impl InProcess {
         let disk = size(&self.spec.node_disk)?;
         Ok(NodeConfig {
             coordinators: vec![self.coordinator_addr()],
+            token_file: None,
             disks: (disk.bytes() > 0)
                 .then(|| data_dir.join("blocks"))
                 .into_iter()

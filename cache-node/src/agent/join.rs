@@ -1,6 +1,7 @@
 //! One attempt to enter the cluster.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use millpond_net::control::{ControlClient, JoinRequest};
@@ -20,6 +21,8 @@ const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
 pub struct About {
     /// Coordinators, `host:port`.
     pub coordinators: Vec<String>,
+    /// File with a token that lets the node in.
+    pub token_file: Option<PathBuf>,
     /// The address to advertise; derived if none.
     pub advertise: Option<String>,
     /// Where block requests are answered, with the real port.
@@ -93,6 +96,7 @@ pub(super) async fn enter(
     let identity = Identity::new(joined.ca_pem, joined.cert_pem, key.key_pem.clone());
     let renew_at = identity.expires_at()? - RENEW_BEFORE;
     data_dir.keep(member, &identity)?;
+    control.adopt(&identity)?;
     Ok(Entry {
         member,
         identity,

@@ -79,6 +79,7 @@ pub(super) async fn open(
     };
     let about = About {
         coordinators: config.coordinators.clone(),
+        token_file: config.token_file.clone(),
         advertise: config.advertise.clone(),
         listen,
         admin: admin.as_ref().map(AdminServer::addr),

@@ -6,7 +6,11 @@ use clap::{Parser, Subcommand};
 use millpond_process::logging::{self, LogArgs, LogConfig};
 use millpond_process::shutdown;
 
+<<<<<<< HEAD
 use crate::{child, coordinators, dev, fs, gc, info, mount, mounts, ring, stats, status};
+=======
+use crate::{child, coordinators, dev, fs, info, mount, mounts, ring, stats, status, token};
+>>>>>>> f411c4c (coordinator, net: tokens, and TLS for processes on other hosts)
 
 /// A distributed block cache between your data lake and your machines.
 ///
@@ -31,6 +35,7 @@ enum Command {
     Info(info::InfoArgs),
     Mounts(mounts::MountsArgs),
     Coordinators(coordinators::CoordinatorsArgs),
+    Token(token::TokenArgs),
     Fs(fs::FsArgs),
     Gc(gc::GcArgs),
     Status(status::StatusArgs),
@@ -70,6 +75,7 @@ async fn run_short(command: Command) -> anyhow::Result<()> {
         Command::Info(args) => info::run(args).await,
         Command::Mounts(args) => mounts::run(args).await,
         Command::Coordinators(args) => coordinators::run(args).await,
+        Command::Token(args) => token::run(args).await,
         Command::Fs(args) => fs::run(args).await,
         Command::Gc(args) => gc::run(args).await,
         Command::Status(args) => status::run(args).await,

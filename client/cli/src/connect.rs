@@ -1,11 +1,12 @@
 //! How commands reach a cluster or a store.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use millpond_client::{ClientConfig, FileSystem};
-use millpond_net::control::ControlClient;
+use millpond_net::control::{Access, ControlClient, ControlConfig, JoinToken};
 use millpond_process::{UsageError, shared_registry};
 use millpond_proto::ErrorKind;
 use millpond_ufs::{UfsContext, UfsError, UfsMetrics};
@@ -26,6 +27,10 @@ pub(crate) struct ClusterArgs {
         value_delimiter = ','
     )]
     pub(crate) coordinator: Vec<String>,
+    /// File with a token (millpond token create), for coordinators on other machines: of role
+    /// client to read, of role operator to change the cluster
+    #[arg(long, global = true, value_name = "FILE", env = "MILLPOND_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// The flags of commands that look either at a cluster or straight at one store.
@@ -52,7 +57,13 @@ impl ClusterArgs {
     /// # Errors
     /// [`UsageError`] for an address that is none.
     pub(crate) fn control(&self) -> Result<ControlClient, UsageError> {
-        let client = ControlClient::new(self.coordinator.clone());
+        let token = self.token_file.as_deref().map(JoinToken::read).transpose();
+        let access = Access {
+            token: token.map_err(|error| UsageError(format!("--token-file: {error}")))?,
+            identity: None,
+        };
+        let config = ControlConfig::default();
+        let client = ControlClient::with_access(self.coordinator.clone(), config, access);
         client.map_err(|error| UsageError(format!("--coordinator: {error}")))
     }
 
@@ -67,6 +78,7 @@ impl ClusterArgs {
             .context("cannot make a temporary directory")?;
         let config = ClientConfig {
             coordinators: self.coordinator.clone(),
+            token_file: self.token_file.clone(),
             state_dir: state.path().to_owned(),
             ..ClientConfig::default()
         };

@@ -31,6 +31,7 @@ mod output;
 mod ring;
 mod stats;
 mod status;
+mod token;
 
 /// What of the memory limit of `millpond mount` is not for data.
 pub use mount::BESIDE_DATA as MEMORY_BESIDE_DATA;

@@ -56,6 +56,10 @@ pub(crate) struct MountArgs {
     /// What the environment says; neither SOURCE nor --coordinator is in its way
     #[arg(long, hide = true, env = "MILLPOND_COORDINATOR", value_delimiter = ',')]
     coordinator_of_environment: Vec<String>,
+    /// File with a token for clients (millpond token create), for coordinators on other machines;
+    /// needed for the first mount with a --state-dir
+    #[arg(long, value_name = "FILE", env = "MILLPOND_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// TOML file with a `[mount]` section; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,

@@ -100,6 +100,27 @@ impl Control for Coordinator {
         none()
     }
 
+    async fn create_token(
+        &self,
+        _: Request<pb::CreateTokenRequest>,
+    ) -> Answer<pb::CreateTokenResponse> {
+        none()
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<pb::ListTokensRequest>,
+    ) -> Answer<pb::ListTokensResponse> {
+        none()
+    }
+
+    async fn revoke_token(
+        &self,
+        _: Request<pb::RevokeTokenRequest>,
+    ) -> Answer<pb::RevokeTokenResponse> {
+        none()
+    }
+
     async fn transfer_lead(
         &self,
         _: Request<pb::TransferLeadRequest>,

@@ -92,6 +92,26 @@ pub enum Op {
         /// The process that fell silent; a later one is not affected.
         incarnation: u64,
     },
+    /// Makes a token good.
+    CreateToken(NewToken),
+    /// A process shows a token.
+    UseToken {
+        /// The token's name.
+        id: String,
+        /// The SHA-256 of the secret that was shown, hexadecimal.
+        secret_sha256: String,
+        /// What the process wants to be.
+        role: TokenRole,
+        /// What tells this process from others: it may come again without using the token up.
+        by: String,
+        /// The time at the proposer, Unix milliseconds.
+        now_ms: u64,
+    },
+    /// Makes a token worthless.
+    RevokeToken {
+        /// Its name.
+        id: String,
+    },
     /// Binds a UFS to a path.
     AddMount(NewMount),
     /// Changes options of a mount.
@@ -101,6 +121,57 @@ pub enum Op {
         /// Its path.
         path: MountPath,
     },
+}
+
+/// A token to be made good. The state never has its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewToken {
+    /// Its name, drawn by the proposer.
+    pub id: String,
+    /// The SHA-256 of its secret, hexadecimal.
+    pub secret_sha256: String,
+    /// What it makes of a process.
+    pub role: TokenRole,
+    /// Until when it is good, Unix milliseconds.
+    pub expires_ms: u64,
+    /// How many processes may use it; any number if none.
+    #[serde(default)]
+    pub uses: Option<u32>,
+    /// The time at the proposer, Unix milliseconds: tokens that ended before are forgotten.
+    pub now_ms: u64,
+}
+
+/// What a token makes of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenRole {
+    /// A cache node.
+    Node,
+    /// A client.
+    Client,
+    /// Somebody who changes the cluster.
+    Operator,
+}
+
+impl fmt::Display for TokenRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Node => "node",
+            Self::Client => "client",
+            Self::Operator => "operator",
+        })
+    }
+}
+
+impl std::str::FromStr for TokenRole {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Node, Self::Client, Self::Operator]
+            .into_iter()
+            .find(|role| role.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is not node, client or operator"))
+    }
 }
 
 /// A text that is written to the log, which is sealed, and never printed.

@@ -64,6 +64,8 @@ pub enum Effect {
     },
     /// The mount table or the settings changed.
     Settings,
+    /// A token was made, used or revoked.
+    Tokens,
     /// The serving set, an address, a weight or a zone changed.
     EpochAdvanced(Epoch),
 }
@@ -75,6 +77,21 @@ pub enum Refused {
     /// The cluster has no identity yet.
     #[error("the cluster has not been bootstrapped yet; try again in a moment")]
     NotBootstrapped,
+    /// The token is not good: unknown, ended, used up, revoked, or for another role.
+    #[error(
+        "the token is not good for this: it may have ended, be used up or revoked, or be for another \
+         role; millpond token create makes a new one"
+    )]
+    BadToken,
+    /// There is no token of that name.
+    #[error("there is no token {id}; millpond token ls shows those that are good")]
+    NoSuchToken {
+        /// The name.
+        id: String,
+    },
+    /// There are enough.
+    #[error("there are 1000 tokens already; revoke some")]
+    TooManyTokens,
     /// The node's data directory was made in another cluster.
     #[error(
         "data directory belongs to cluster {theirs}, this is {ours}; start the node with an \
@@ -179,7 +196,9 @@ impl Refused {
             | Self::Superseded { .. }
             | Self::NotLive { .. }
             | Self::NotJoined { .. } => ErrorKind::Stale,
-            Self::Full { .. } => ErrorKind::Busy,
+            Self::BadToken => ErrorKind::Denied,
+            Self::NoSuchToken { .. } => ErrorKind::NotFound,
+            Self::Full { .. } | Self::TooManyTokens => ErrorKind::Busy,
             Self::Mount { kind, .. } => *kind,
         }
     }

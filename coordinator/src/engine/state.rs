@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, FORMAT, Hidden, Op, known_format};
 use super::outcome::{Applied, Effect, Outcome, Refused};
+use super::tokens::Tokens;
 
 /// Everything that the coordinators of a cluster agree on.
 ///
@@ -28,6 +29,8 @@ pub struct State {
     pub(super) next_mount: u64,
     pub(super) members: BTreeMap<NodeId, Record>,
     pub(super) mounts: MountTable,
+    #[serde(default)]
+    pub(super) tokens: Tokens,
 }
 
 /// What is fixed at bootstrap.
@@ -62,6 +65,7 @@ impl Default for State {
             next_mount: 1,
             members: BTreeMap::new(),
             mounts: MountTable::default(),
+            tokens: Tokens::new(),
         }
     }
 }
@@ -75,7 +79,8 @@ impl State {
         if result.is_err() {
             debug_assert!(effects.is_empty(), "a refused command has no effects");
         }
-        if !effects.is_empty() {
+        // Tokens are no part of the view.
+        if effects.iter().any(|effect| *effect != Effect::Tokens) {
             self.version += 1;
         }
         if self.serving() != serving {
@@ -123,6 +128,15 @@ impl State {
                 self.mark_dead(*node, *incarnation, effects);
                 Ok(Outcome::Done)
             }
+            Op::CreateToken(token) => self.create_token(token, effects),
+            Op::UseToken {
+                id,
+                secret_sha256,
+                role,
+                by,
+                now_ms,
+            } => self.use_token(id, secret_sha256, *role, by, *now_ms, effects),
+            Op::RevokeToken { id } => self.revoke_token(id, effects),
             Op::AddMount(mount) => self.add_mount(mount, effects),
             Op::UpdateMount(change) => self.update_mount(change, effects),
             Op::RemoveMount { path } => self.remove_mount(path, effects),

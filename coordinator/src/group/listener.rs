@@ -1,5 +1,6 @@
-//! One port for everybody: a connection that begins with a TLS handshake is one of another
-//! coordinator, which must prove it; any other is one of a node, a client or the CLI.
+//! One port for everybody. A connection that begins with a TLS handshake names whom it dials: the
+//! coordinator as one of its group, which only another one of it may, or the coordinator of the
+//! cluster, which nodes and clients do. Any other connection is in the clear.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use millpond_net::tls::{PeerRole, shown_role};
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +37,17 @@ const MAX_UNKNOWN: usize = 1024;
 pub struct Caller {
     /// Where.
     pub addr: SocketAddr,
+    /// Whether the connection is TLS.
+    pub is_private: bool,
+    /// What it has proved to be, with a certificate.
+    pub role: Option<PeerRole>,
+}
+
+impl Caller {
     /// Whether it has proved to be a coordinator of this group.
-    pub is_coordinator: bool,
+    pub fn is_coordinator(&self) -> bool {
+        self.role == Some(PeerRole::GroupMember)
+    }
 }
 
 /// Connections that have said what they are.
@@ -49,15 +60,14 @@ impl Incoming {
     /// Accepts connections of `listener` until `stop`.
     pub fn new(
         listener: TcpListener,
-        peers: &Peers,
+        peers: &Arc<Peers>,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         let (sender, ready) = mpsc::channel(1);
-        let acceptor = TlsAcceptor::from(Arc::new(peers.server_tls()));
         let accept = Accept {
             listener,
-            acceptor,
+            peers: Arc::clone(peers),
             sender,
             unknown: Arc::new(Semaphore::new(MAX_UNKNOWN)),
             tasks: tasks.clone(),
@@ -82,7 +92,7 @@ impl Stream for Incoming {
 
 struct Accept {
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    peers: Arc<Peers>,
     sender: mpsc::Sender<Connection>,
     unknown: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -103,9 +113,9 @@ impl Accept {
             let Ok(seat) = Arc::clone(&self.unknown).acquire_owned().await else {
                 return;
             };
-            let (acceptor, sender) = (self.acceptor.clone(), self.sender.clone());
+            let (peers, sender) = (Arc::clone(&self.peers), self.sender.clone());
             self.tasks.spawn(async move {
-                let told = tokio::time::timeout(PATIENCE, tell(stream, addr, acceptor)).await;
+                let told = tokio::time::timeout(PATIENCE, tell(stream, addr, &peers)).await;
                 drop(seat);
                 match told {
                     // A server that is stopping takes none any more.
@@ -118,11 +128,7 @@ impl Accept {
     }
 }
 
-async fn tell(
-    stream: TcpStream,
-    addr: SocketAddr,
-    acceptor: TlsAcceptor,
-) -> io::Result<Connection> {
+async fn tell(stream: TcpStream, addr: SocketAddr, peers: &Peers) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
@@ -131,18 +137,33 @@ async fn tell(
     if first != [TLS_HANDSHAKE] {
         let caller = Caller {
             addr,
-            is_coordinator: false,
+            is_private: false,
+            role: None,
         };
         return Ok(Connection {
             caller,
             stream: Carrier::Plain(stream),
         });
     }
-    let stream = acceptor.accept(stream).await?;
-    let role = shown_role(stream.get_ref().1.peer_certificates()).map_err(io::Error::other)?;
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let name = hello.client_hello().server_name().map(str::to_owned);
+    let config = peers
+        .tls_for(name.as_deref())
+        .ok_or_else(|| io::Error::other("the cluster has no certificate authority yet"))?;
+    let is_group = Arc::ptr_eq(&config, peers.group_tls());
+    let stream = hello.into_stream(config).await?;
+    let role = match stream.get_ref().1.peer_certificates() {
+        None => None,
+        chain => Some(shown_role(chain).map_err(io::Error::other)?),
+    };
+    // Each authority speaks for its own: the cluster's makes nobody a member of the group.
+    if is_group != (role == Some(PeerRole::GroupMember)) {
+        return Err(io::Error::other("the certificate is for another door"));
+    }
     let caller = Caller {
         addr,
-        is_coordinator: role == PeerRole::Coordinator,
+        is_private: true,
+        role,
     };
     Ok(Connection {
         caller,

@@ -1,6 +1,7 @@
 //! Calls to other coordinators.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use millpond_net::NetError;
@@ -35,7 +36,9 @@ const MAX_CHANNELS: usize = 64;
 /// What it takes to reach the other coordinators, and to be reached by them.
 pub struct Peers {
     client_tls: ClientTlsConfig,
-    server_tls: rustls::ServerConfig,
+    server_tls: Arc<rustls::ServerConfig>,
+    /// For nodes and clients, once the cluster has its authority.
+    cluster_tls: OnceLock<Arc<rustls::ServerConfig>>,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
@@ -46,20 +49,39 @@ impl Peers {
     /// When the system gives no randomness.
     pub fn new(secret: &GroupSecret) -> Result<Self, NetError> {
         let ca = ClusterCa::derived("millpond coordinators", &secret.authority_seed())?;
-        let own = ca.issue(PeerRole::Coordinator)?;
+        let own = ca.issue(PeerRole::GroupMember)?;
         let client_tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(&own.ca_pem))
             .identity(Identity::from_pem(&own.cert_pem, &own.key_pem))
-            .domain_name(PeerRole::Coordinator.to_string());
+            .domain_name(PeerRole::GroupMember.to_string());
         Ok(Self {
             client_tls,
-            server_tls: tls::grpc_server_config(&own)?,
+            server_tls: Arc::new(tls::grpc_server_config(&own, false)?),
+            cluster_tls: OnceLock::new(),
             channels: Mutex::default(),
         })
     }
 
-    pub(super) fn server_tls(&self) -> rustls::ServerConfig {
-        self.server_tls.clone()
+    /// Serves nodes and clients of the cluster over TLS from now on, as `own`.
+    ///
+    /// # Errors
+    /// When the certificate is unusable.
+    pub fn serve_cluster(&self, own: &tls::Identity) -> Result<(), NetError> {
+        let config = Arc::new(tls::grpc_server_config(own, true)?);
+        self.cluster_tls.get_or_init(|| config);
+        Ok(())
+    }
+
+    pub(super) const fn group_tls(&self) -> &Arc<rustls::ServerConfig> {
+        &self.server_tls
+    }
+
+    /// The settings for a caller that dials `name`, if there are any yet.
+    pub(super) fn tls_for(&self, name: Option<&str>) -> Option<Arc<rustls::ServerConfig>> {
+        match name.and_then(PeerRole::from_name) {
+            Some(PeerRole::GroupMember) => Some(Arc::clone(&self.server_tls)),
+            _ => self.cluster_tls.get().map(Arc::clone),
+        }
     }
 
     /// The service that nodes and clients use, at the coordinator at `addr`.

@@ -30,7 +30,7 @@ impl GroupService {
 /// Only who holds the group's secret has a connection that says so.
 fn check<T>(request: &Request<T>) -> Result<(), Status> {
     let caller = request.extensions().get::<Caller>();
-    if caller.is_some_and(|caller| caller.is_coordinator) {
+    if caller.is_some_and(Caller::is_coordinator) {
         return Ok(());
     }
     let message = "only coordinators of this group may ask that: they share its --secret-file";

@@ -3,6 +3,7 @@
 //! After a restart the state is the last snapshot plus the committed entries after it, which
 //! openraft applies again. Applying therefore needs no disk.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use super::Types;
 use super::db::{Db, DbError, META, from_json, to_json};
+use crate::engine::tokens::Token;
 use crate::engine::{Applied, Hidden, State};
 
 const SNAPSHOT_META: &str = "snapshot_meta";
@@ -34,6 +36,8 @@ pub struct Published {
     pub ca_pem: Option<Arc<str>>,
     /// Its key, once it is recorded.
     pub ca_key: Option<Arc<Hidden>>,
+    /// The tokens by name, those that have ended among them.
+    pub tokens: Arc<BTreeMap<String, Token>>,
 }
 
 impl Published {
@@ -41,6 +45,7 @@ impl Published {
         Self {
             view: state.view().map(Arc::new),
             ca_pem: state.ca_pem().map(Arc::from),
+            tokens: Arc::new(state.tokens().clone()),
             ca_key: state
                 .ca_key_pem()
                 .map(|key| Arc::new(Hidden(key.to_owned()))),

@@ -7,9 +7,10 @@ use millpond_proto::wire::pb::control_client::ControlClient;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::Service;
 use super::failure::Failure;
-use super::{Service, is_coordinator};
-use crate::group::{PeerError, forward};
+use super::rights::bearer;
+use crate::group::{Caller, PeerError, forward};
 
 /// A client of another coordinator.
 pub(super) type Client = ControlClient<Channel>;
@@ -32,7 +33,8 @@ impl Service {
             return Ok(None);
         }
         let unavailable = |why| Err(Failure::new(ErrorKind::Unavailable, why));
-        if is_coordinator(request) {
+        let caller = request.extensions().get::<Caller>();
+        if caller.is_some_and(Caller::is_coordinator) {
             return unavailable("the leader of the coordinators has changed; try again");
         }
         match consensus.leader() {
@@ -50,14 +52,20 @@ impl Leader {
     pub(super) async fn ask<Q, A, F>(
         self,
         request: Request<Q>,
-        call: impl FnOnce(Client, Q) -> F,
+        call: impl FnOnce(Client, Request<Q>) -> F,
     ) -> Result<A, Failure>
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let Self { addr, client } = self;
+        // The token goes along: the leader is who lets it be used.
+        let token = bearer(&request).and_then(|token| token.parse().ok());
+        let mut passed_on = Request::new(request.into_inner());
+        if let Some(token) = token {
+            passed_on.metadata_mut().insert("authorization", token);
+        }
         // Boxed: most calls are answered here.
-        match Box::pin(forward(&addr, call(client, request.into_inner()))).await {
+        match Box::pin(forward(&addr, call(client, passed_on))).await {
             Ok(answer) => Ok(answer),
             // What the leader says is the answer, whoever passes it on.
             Err(PeerError::Failed { kind, why, .. }) => Err(Failure::new(kind, why)),

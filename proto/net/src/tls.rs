@@ -19,10 +19,15 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, version};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{NetError, file};
+
+mod pinned;
+
+use pinned::Pinned;
 
 /// What a certificate says its holder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +38,9 @@ pub enum PeerRole {
     Client,
     /// A coordinator.
     Coordinator,
+    /// A coordinator as the others of its group know it: certified by the group's own
+    /// authority, never by the cluster's.
+    GroupMember,
 }
 
 impl PeerRole {
@@ -41,6 +49,7 @@ impl PeerRole {
         match name {
             "client" => Some(Self::Client),
             "coordinator" => Some(Self::Coordinator),
+            "group-member" => Some(Self::GroupMember),
             node => {
                 let number: u64 = node.strip_prefix("node-")?.parse().ok()?;
                 let id = NodeId(number);
@@ -57,6 +66,7 @@ impl fmt::Display for PeerRole {
             Self::Node(id) => id.fmt(f),
             Self::Client => f.write_str("client"),
             Self::Coordinator => f.write_str("coordinator"),
+            Self::GroupMember => f.write_str("group-member"),
         }
     }
 }
@@ -201,19 +211,23 @@ impl fmt::Debug for KeyRequest {
 /// # Errors
 /// `Invalid` when key, certificate and authority do not fit together.
 pub fn server_config(identity: &Identity) -> Result<QuicServerConfig, NetError> {
-    let mut tls = server_tls(identity)?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity)?), provider())
+            .build()
+            .map_err(|e| tls_error(LISTENING, e))?;
+    let (chain, key) = chain_and_key(identity)?;
+    let mut tls = server_tls(verifier, chain, key)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     QuicServerConfig::try_from(tls).map_err(|e| tls_error(LISTENING, e))
 }
 
 const LISTENING: &str = "set up TLS for listening";
 
-fn server_tls(identity: &Identity) -> Result<rustls::ServerConfig, NetError> {
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity)?), provider())
-            .build()
-            .map_err(|e| tls_error(LISTENING, e))?;
-    let (chain, key) = chain_and_key(identity)?;
+fn server_tls(
+    verifier: Arc<dyn ClientCertVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<rustls::ServerConfig, NetError> {
     rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])
         .map_err(|e| tls_error(LISTENING, e))?
@@ -228,28 +242,82 @@ fn server_tls(identity: &Identity) -> Result<rustls::ServerConfig, NetError> {
 /// # Errors
 /// `Invalid` when key, certificate and authority do not fit together.
 pub fn client_config(identity: &Identity) -> Result<QuicClientConfig, NetError> {
-    const DOING: &str = "set up TLS for connecting";
     let (chain, key) = chain_and_key(identity)?;
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&version::TLS13])
-        .map_err(|e| tls_error(DOING, e))?
+    let mut tls = client_tls()?
         .with_root_certificates(roots(identity)?)
         .with_client_auth_cert(chain, key)
-        .map_err(|e| tls_error(DOING, e))?;
+        .map_err(|e| tls_error(CONNECTING, e))?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    QuicClientConfig::try_from(tls).map_err(|e| tls_error(DOING, e))
+    QuicClientConfig::try_from(tls).map_err(|e| tls_error(CONNECTING, e))
 }
 
-/// TLS for the gRPC side that is dialled: a client certificate of the same authority is
-/// required, and HTTP/2 is spoken.
+/// TLS for the gRPC side that is dialled: HTTP/2 is spoken. A caller shows a certificate of
+/// the same authority, or none if `anonymous` is allowed. The authority's own certificate is
+/// shown too, for callers that know its fingerprint alone.
 ///
 /// # Errors
 /// `Invalid` when key, certificate and authority do not fit together.
-pub fn grpc_server_config(identity: &Identity) -> Result<rustls::ServerConfig, NetError> {
-    let mut tls = server_tls(identity)?;
+pub fn grpc_server_config(
+    identity: &Identity,
+    anonymous: bool,
+) -> Result<rustls::ServerConfig, NetError> {
+    let mut verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity)?), provider());
+    if anonymous {
+        verifier = verifier.allow_unauthenticated();
+    }
+    let (mut chain, key) = chain_and_key(identity)?;
+    chain.push(certificate(&identity.ca_pem)?);
+    let verifier = verifier.build().map_err(|e| tls_error(LISTENING, e))?;
+    let mut tls = server_tls(verifier, chain, key)?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     Ok(tls)
 }
+
+/// TLS for the gRPC side that dials and shows its certificate.
+///
+/// # Errors
+/// `Invalid` when key, certificate and authority do not fit together.
+pub fn grpc_client_config(identity: &Identity) -> Result<rustls::ClientConfig, NetError> {
+    let (chain, key) = chain_and_key(identity)?;
+    let mut tls = client_tls()?
+        .with_root_certificates(roots(identity)?)
+        .with_client_auth_cert(chain, key)
+        .map_err(|e| tls_error(CONNECTING, e))?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(tls)
+}
+
+/// TLS for the gRPC side that dials, has no certificate yet, and knows of the authority no more
+/// than the SHA-256 of its certificate.
+///
+/// # Errors
+/// None is known; what the library reports.
+pub fn grpc_pinned_config(fingerprint: [u8; 32]) -> Result<rustls::ClientConfig, NetError> {
+    let mut tls = client_tls()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned::new(fingerprint)))
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(tls)
+}
+
+/// The SHA-256 of a certificate.
+///
+/// # Errors
+/// `Invalid` when it is no certificate.
+pub fn fingerprint(pem: &str) -> Result<[u8; 32], NetError> {
+    Ok(pinned::sha256(&certificate(pem)?))
+}
+
+fn client_tls()
+-> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>, NetError> {
+    rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(|e| tls_error(CONNECTING, e))
+}
+
+const CONNECTING: &str = "set up TLS for connecting";
 
 /// The role in the certificate that a client showed in a handshake that has ended well.
 ///
@@ -356,6 +424,7 @@ mod tests {
             PeerRole::Node(NodeId(7)),
             PeerRole::Client,
             PeerRole::Coordinator,
+            PeerRole::GroupMember,
         ] {
             assert_eq!(PeerRole::from_name(&role.to_string()), Some(role));
         }

@@ -30,6 +30,7 @@ pub(crate) struct Settings {
 #[serde(default, deny_unknown_fields)]
 struct MountSection {
     coordinators: Vec<String>,
+    token_file: Option<PathBuf>,
     memory_limit: Size,
     cache_dir: Option<PathBuf>,
     cache_size: Size,
@@ -60,6 +61,7 @@ impl Default for MountSection {
     fn default() -> Self {
         Self {
             coordinators: vec!["127.0.0.1:7000".to_owned()],
+            token_file: None,
             memory_limit: memory::default_limit(),
             cache_dir: None,
             cache_size: Size::gib(10),
@@ -96,6 +98,7 @@ struct Flags {
 #[derive(Debug, Serialize)]
 struct MountFlags {
     coordinators: Option<Vec<String>>,
+    token_file: Option<PathBuf>,
     memory_limit: Option<String>,
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
@@ -154,6 +157,7 @@ impl Settings {
         let mount = &self.mount;
         let client = ClientConfig {
             coordinators: mount.coordinators.clone(),
+            token_file: mount.token_file.clone(),
             memory: memory::for_data(mount.memory_limit)?,
             disk: mount
                 .cache_dir
@@ -260,6 +264,7 @@ impl Flags {
         Ok(Self {
             mount: MountFlags {
                 coordinators: given_coordinators(args),
+                token_file: args.token_file.clone(),
                 memory_limit: args.memory_limit.clone(),
                 cache_dir: args.cache_dir.clone(),
                 cache_size: args.cache_size.clone(),

@@ -6,16 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use millpond_proto::wire::{pb, status};
 use millpond_proto::{ErrorKind, Mount, MountPath, NodeId, NodeStats};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
-use super::types::{Certified, ClusterStatus, CoordinatorInfo, JoinRequest, Joined};
+use super::channel::{Access, Bearer};
+use super::types::{Certified, ClusterStatus, CoordinatorInfo, JoinRequest, Joined, TokenInfo};
 use crate::NetError;
+use crate::tls::Identity;
 
-type Stub = pb::control_client::ControlClient<Channel>;
+type Stub = pb::control_client::ControlClient<InterceptedService<Channel, Bearer>>;
 
 /// How patient a [`ControlClient`] is.
 #[derive(Debug, Clone)]
@@ -46,7 +51,8 @@ pub struct ControlClient {
 }
 
 struct Shared {
-    coordinators: Vec<(String, Stub)>,
+    coordinators: ArcSwap<Vec<(String, Stub)>>,
+    access: Mutex<Access>,
     /// Index of the one that answered last.
     preferred: AtomicUsize,
     config: ControlConfig,
@@ -67,31 +73,53 @@ impl ControlClient {
     /// # Errors
     /// Like [`new`](Self::new).
     pub fn with_config(addrs: Vec<String>, config: ControlConfig) -> Result<Self, NetError> {
+        Self::with_access(addrs, config, Access::default())
+    }
+
+    /// The same for a process that can show who it is, or that has a token.
+    ///
+    /// # Errors
+    /// Like [`new`](Self::new); when the certificate is unusable.
+    pub fn with_access(
+        addrs: Vec<String>,
+        config: ControlConfig,
+        access: Access,
+    ) -> Result<Self, NetError> {
         if addrs.is_empty() {
             return Err(NetError::Address {
                 addr: String::new(),
                 why: "at least one is needed".into(),
             });
         }
-        let coordinators = addrs
-            .into_iter()
-            .map(|addr| Ok((addr.clone(), stub(&addr, &config)?)))
-            .collect::<Result<_, NetError>>()?;
         Ok(Self {
             shared: Arc::new(Shared {
-                coordinators,
+                coordinators: ArcSwap::from_pointee(stubs(&addrs, &config, &access)?),
+                access: Mutex::new(access),
                 preferred: AtomicUsize::new(0),
                 config,
             }),
         })
     }
 
+    /// Shows `identity` from now on.
+    ///
+    /// # Errors
+    /// When the certificate is unusable.
+    pub fn adopt(&self, identity: &Identity) -> Result<(), NetError> {
+        let mut access = self.shared.access.lock();
+        if access.identity.as_ref() == Some(identity) {
+            return Ok(());
+        }
+        access.identity = Some(identity.clone());
+        let stubs = stubs(&self.addrs(), &self.shared.config, &access)?;
+        self.shared.coordinators.store(Arc::new(stubs));
+        Ok(())
+    }
+
     /// The addresses, as given.
-    pub fn addrs(&self) -> impl Iterator<Item = &str> {
-        self.shared
-            .coordinators
-            .iter()
-            .map(|(addr, _)| addr.as_str())
+    pub fn addrs(&self) -> Vec<String> {
+        let coordinators = self.shared.coordinators.load();
+        coordinators.iter().map(|(addr, _)| addr.clone()).collect()
     }
 
     /// Enters the cluster, or returns to it.
@@ -288,6 +316,58 @@ impl ControlClient {
         Ok(group(response))
     }
 
+    /// Makes a token of `role` (`node`, `client` or `operator`) for `uses` processes (any number
+    /// if none), good for `ttl`.
+    ///
+    /// # Errors
+    /// `Invalid` for a role or time that is none; `Denied`; `Unavailable`.
+    pub async fn create_token(
+        &self,
+        role: &str,
+        ttl: Duration,
+        uses: Option<u32>,
+    ) -> Result<(String, TokenInfo), NetError> {
+        let request = pb::CreateTokenRequest {
+            role: role.to_owned(),
+            ttl_ms: ttl.as_millis() as u64,
+            uses: uses.unwrap_or(0),
+        };
+        let response = self
+            .call("create token", |mut stub| {
+                let request = request.clone();
+                async move { stub.create_token(request).await }
+            })
+            .await?;
+        Ok((response.token, response.info.unwrap_or_default().into()))
+    }
+
+    /// The tokens that are still good.
+    ///
+    /// # Errors
+    /// `Denied`; `Unavailable`.
+    pub async fn tokens(&self) -> Result<Vec<TokenInfo>, NetError> {
+        let response = self
+            .call("list tokens", |mut stub| async move {
+                stub.list_tokens(pb::ListTokensRequest {}).await
+            })
+            .await?;
+        Ok(response.tokens.into_iter().map(Into::into).collect())
+    }
+
+    /// Makes the token `id` worthless. Certificates that it brought stay good.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such token; `Denied`; `Unavailable`.
+    pub async fn revoke_token(&self, id: &str) -> Result<(), NetError> {
+        let request = pb::RevokeTokenRequest { id: id.to_owned() };
+        self.call("revoke token", |mut stub| {
+            let request = request.clone();
+            async move { stub.revoke_token(request).await }
+        })
+        .await?;
+        Ok(())
+    }
+
     /// Opens the stream of views at one coordinator that answers, each tried once.
     pub(super) async fn watch(&self) -> Result<(String, Streaming<pb::View>), NetError> {
         self.round("watch", |mut stub: Stub| async move {
@@ -331,7 +411,7 @@ impl ControlClient {
     where
         F: Future<Output = Result<Response<T>, Status>> + Send,
     {
-        let all = &self.shared.coordinators;
+        let all = self.shared.coordinators.load_full();
         let first = self.shared.preferred.load(Ordering::Relaxed);
         let mut last = String::new();
         for step in 0..all.len() {
@@ -390,7 +470,7 @@ impl Failed {
             Self::Answered(error) => error,
             Self::NobodyAnswered(last) => NetError::NoCoordinator {
                 doing,
-                tried: client.addrs().collect::<Vec<_>>().join(", "),
+                tried: client.addrs().join(", "),
                 after,
                 last,
             },
@@ -423,27 +503,17 @@ fn describe(addr: &str, status: &Status) -> String {
     text
 }
 
-fn stub(addr: &str, config: &ControlConfig) -> Result<Stub, NetError> {
-    let wrong = |why: String| NetError::Address {
-        addr: addr.to_owned(),
-        why,
+fn stubs(
+    addrs: &[String],
+    config: &ControlConfig,
+    access: &Access,
+) -> Result<Vec<(String, Stub)>, NetError> {
+    let stub = |addr: &String| {
+        let (channel, bearer) = access.channel(addr, config)?;
+        let stub = Stub::new(InterceptedService::new(channel, bearer));
+        Ok((addr.clone(), stub.max_decoding_message_size(MAX_VIEW_LEN)))
     };
-    let (host, port) = addr
-        .rsplit_once(':')
-        .ok_or_else(|| wrong("the port is missing".into()))?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
-        return Err(wrong("the host is empty or the port is no number".into()));
-    }
-    let endpoint = Endpoint::from_shared(format!("http://{addr}"))
-        .map_err(|e| wrong(e.to_string()))?
-        .connect_timeout(config.connect_timeout)
-        .tcp_nodelay(true)
-        // Finds out that a coordinator is gone while a watch waits for the next view.
-        .http2_keep_alive_interval(Duration::from_secs(3))
-        .keep_alive_timeout(Duration::from_secs(3))
-        .keep_alive_while_idle(true);
-    let stub = Stub::new(endpoint.connect_lazy());
-    Ok(stub.max_decoding_message_size(MAX_VIEW_LEN))
+    addrs.iter().map(stub).collect()
 }
 
 /// A view of ten thousand mounts and a thousand nodes fits.

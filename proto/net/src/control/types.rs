@@ -138,6 +138,30 @@ impl From<pb::Coordinator> for CoordinatorInfo {
     }
 }
 
+/// A token that is still good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenInfo {
+    /// Its name.
+    pub id: String,
+    /// What it makes of a process: `node`, `client` or `operator`.
+    pub role: String,
+    /// Until when.
+    pub expires: std::time::SystemTime,
+    /// How many more processes may use it; any number if none.
+    pub uses_left: Option<u32>,
+}
+
+impl From<pb::Token> for TokenInfo {
+    fn from(token: pb::Token) -> Self {
+        Self {
+            id: token.id,
+            role: token.role,
+            expires: std::time::UNIX_EPOCH + Duration::from_millis(token.expires_ms),
+            uses_left: token.uses_left,
+        }
+    }
+}
+
 /// What is known of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeStatus {

@@ -160,6 +160,27 @@ impl pb::control_server::Control for Service {
         Err(Status::unimplemented("not asked for here"))
     }
 
+    async fn create_token(
+        &self,
+        _: Request<pb::CreateTokenRequest>,
+    ) -> Reply<pb::CreateTokenResponse> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<pb::ListTokensRequest>,
+    ) -> Reply<pb::ListTokensResponse> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn revoke_token(
+        &self,
+        _: Request<pb::RevokeTokenRequest>,
+    ) -> Reply<pb::RevokeTokenResponse> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
     async fn transfer_lead(
         &self,
         _: Request<pb::TransferLeadRequest>,
