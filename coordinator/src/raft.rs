@@ -69,11 +69,11 @@ const MAX_PROPOSALS: usize = 256;
 const PROPOSAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often a leader says that it leads, in milliseconds.
-const HEARTBEAT: u64 = 200;
+const HEARTBEAT: u64 = 150;
 
 /// Within which time a follower that hears of no leader stands for election, in milliseconds:
 /// a leader that dies is replaced within two seconds.
-const ELECTION: std::ops::Range<u64> = 800..1400;
+const ELECTION: std::ops::Range<u64> = 500..1000;
 
 /// The name of the database file in the data directory.
 const DB_FILE: &str = "raft.redb";

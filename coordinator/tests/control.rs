@@ -281,7 +281,7 @@ async fn mounts_are_added_changed_removed_and_shown_without_secrets() {
 async fn certificates_name_the_role_that_the_coordinator_chose() {
     let cluster = Cluster::start().await;
     let mut client = cluster.client().await;
-    let key = millpond_net::tls::KeyRequest::generate().unwrap();
+    let key = KeyRequest::generate().unwrap();
     let request = pb::JoinRequest {
         csr_pem: key.csr_pem.clone(),
         ..join(1, 10)
@@ -290,7 +290,7 @@ async fn certificates_name_the_role_that_the_coordinator_chose() {
     let node: Identity = key.certified(joined.ca_pem.clone(), joined.cert_pem);
     assert_eq!(node.role().unwrap(), PeerRole::Node(NodeId(1)));
 
-    let key = millpond_net::tls::KeyRequest::generate().unwrap();
+    let key = KeyRequest::generate().unwrap();
     let mut request = pb::CertifyRequest {
         role: pb::Role::Client.into(),
         csr_pem: key.csr_pem.clone(),

@@ -1,6 +1,7 @@
 //! The network between coordinators: openraft's own messages, as JSON, over [`Peers`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use millpond_proto::ErrorKind;
 use millpond_proto::wire::pb::ConsensusKind;
@@ -17,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Types;
-use crate::group::Peers;
+use crate::group::{PeerError, Peers};
 
 /// Makes clients of other coordinators.
 pub(super) struct Network {
@@ -29,6 +30,8 @@ pub(super) struct Peer {
     peers: Arc<Peers>,
     target: u64,
     addr: String,
+    /// Whether the last message went unanswered.
+    silent: AtomicBool,
 }
 
 type Rpc<T, E = openraft::error::Infallible> =
@@ -48,6 +51,7 @@ impl RaftNetworkFactory<Types> for Network {
             peers: Arc::clone(&self.peers),
             target,
             addr: node.addr.clone(),
+            silent: AtomicBool::new(false),
         }
     }
 }
@@ -68,7 +72,9 @@ impl Peer {
         let sent = self
             .peers
             .consensus(self.target, &self.addr, kind, body, limit);
-        let answer = sent.await.map_err(|error| -> RPCError<_, _, _> {
+        let answer = sent.await;
+        self.note(answer.as_ref().err());
+        let answer = answer.map_err(|error| -> RPCError<_, _, _> {
             match error.kind() {
                 // The consensus tries at once again.
                 ErrorKind::Timeout => NetworkError::new(&AnyError::new(&error)).into(),
@@ -79,6 +85,20 @@ impl Peer {
         let answer: Result<T, RaftError<u64, E>> =
             serde_json::from_slice(&answer).map_err(|e| NetworkError::new(&e))?;
         answer.map_err(|error| RemoteError::new(self.target, error).into())
+    }
+}
+
+impl Peer {
+    /// One line when the other falls silent, one when it is back.
+    fn note(&self, error: Option<&PeerError>) {
+        let (coordinator, addr) = (self.target, &self.addr);
+        match (error, self.silent.swap(error.is_some(), Ordering::Relaxed)) {
+            (Some(error), false) => {
+                tracing::warn!(coordinator, addr, %error, "coordinator does not answer");
+            }
+            (None, true) => tracing::info!(coordinator, addr, "coordinator answers again"),
+            _ => {}
+        }
     }
 }
 

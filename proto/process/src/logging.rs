@@ -12,9 +12,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::error::UsageError;
 
 /// Filters that apply unless the user names the target: openraft logs ordinary races of
-/// elections as warnings and errors, fuser warns when it finds that we unmounted already, and
+/// elections as warnings and errors, and twice a second that a coordinator is gone, which our own
+/// log says once; fuser warns when it finds that we unmounted already, and
 /// object_store tells of each retry, which our own error sums up.
-const BUILT_IN: &str = "openraft=error,fuser::session=error,object_store=warn";
+const BUILT_IN: &str =
+    "openraft=error,openraft::replication=off,fuser::session=error,object_store=warn";
 
 /// What is logged, and how: the `[log]` section of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
