@@ -6,11 +6,7 @@ use clap::{Parser, Subcommand};
 use millpond_process::logging::{self, LogArgs, LogConfig};
 use millpond_process::shutdown;
 
-<<<<<<< HEAD
-use crate::{child, coordinators, dev, fs, gc, info, mount, mounts, ring, stats, status};
-=======
-use crate::{child, coordinators, dev, fs, info, mount, mounts, ring, stats, status, token};
->>>>>>> f411c4c (coordinator, net: tokens, and TLS for processes on other hosts)
+use crate::{child, coordinators, dev, fs, gc, info, mount, mounts, ring, stats, status, token};
 
 /// A distributed block cache between your data lake and your machines.
 ///
