@@ -154,7 +154,12 @@ fn translate(args: impl Iterator<Item = OsString>) -> Result<Call, UsageError> {
     let mut flags = Vec::new();
     for option in split(&options) {
         match known.flags(option) {
-            Ok(more) => flags.extend(more),
+            Ok(more) => {
+                // `-r` and `ro` say the same.
+                let more = more.into_iter().filter(|flag| !flags.contains(flag));
+                let more: Vec<OsString> = more.collect();
+                flags.extend(more);
+            }
             Err(_) if is_sloppy => {}
             Err(error) => return Err(error),
         }
@@ -266,7 +271,7 @@ mod tests {
         ];
         assert_eq!(flags(options), expected);
         assert_eq!(
-            flags("state_dir=\"/a,b\",ro"),
+            flags("state_dir=\"/a,b\",ro,ro"),
             ["--state-dir=/a,b", "--read-only"]
         );
     }

@@ -197,3 +197,59 @@ impl InodeTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fuser::FileType;
+
+    use super::*;
+    use crate::inode::Identity;
+
+    fn look(table: &mut InodeTable, parent: u64, name: &str, kind: FileType) -> u64 {
+        let looked = table.lookup(parent, name, kind, None);
+        looked.unwrap().ino
+    }
+
+    #[test]
+    fn a_number_goes_with_the_name_until_it_is_forgotten() {
+        let mut table = InodeTable::new(Identity::Name);
+        let dir = look(&mut table, ROOT, "d", FileType::Directory);
+        let file = look(&mut table, dir, "f", FileType::RegularFile);
+        let replaced = look(&mut table, ROOT, "g", FileType::RegularFile);
+        table.rename(dir, "f", ROOT, "g");
+        assert_eq!(table.path(file).as_deref(), Some("/g"));
+        assert_eq!(look(&mut table, ROOT, "g", FileType::RegularFile), file);
+        assert_eq!(table.live_path(replaced), None);
+        let other = look(&mut table, dir, "f", FileType::RegularFile);
+        assert_ne!(other, file);
+        table.rename(ROOT, "d", ROOT, "e");
+        assert_eq!(table.path(other).as_deref(), Some("/e/f"));
+        table.exchange((dir, "f"), (ROOT, "g"));
+        assert_eq!(table.path(other).as_deref(), Some("/g"));
+        assert_eq!(table.path(file).as_deref(), Some("/e/f"));
+        for (ino, count) in [(other, 1), (file, 2), (replaced, 1), (dir, 1)] {
+            assert!(table.forget(ino, count), "{ino}");
+        }
+        assert_eq!(table.len(), 1);
+        assert_eq!(look(&mut table, ROOT, "d", FileType::Directory), dir);
+    }
+
+    #[test]
+    fn an_inode_of_several_names_lives_as_long_as_one_of_them() {
+        let mut table = InodeTable::new(Identity::Name);
+        let file = look(&mut table, ROOT, "a", FileType::RegularFile);
+        table.link(file, ROOT, "b");
+        assert_eq!(look(&mut table, ROOT, "b", FileType::RegularFile), file);
+        assert_eq!(table.other_paths(file), ["/a", "/b"]);
+        table.unlink(ROOT, "a");
+        assert_eq!(table.live_path(file).as_deref(), Some("/b"));
+        assert_ne!(look(&mut table, ROOT, "a", FileType::RegularFile), file);
+        assert_eq!(look(&mut table, ROOT, "b", FileType::RegularFile), file);
+        table.unlink(ROOT, "b");
+        assert_eq!(table.live_path(file), None);
+        let again = look(&mut table, ROOT, "b", FileType::RegularFile);
+        assert_ne!(again, file);
+        assert!(table.forget(file, 3));
+        assert!(table.forget(again, 1));
+    }
+}
