@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`mod@open`] | [`open()`]: URI and options in, driver with its layers out |
 //! | [`ufs`] | the [`Ufs`] trait, [`read_to_bytes`], [`probe`] |
-//! | [`write`] | what writing needs: conditions, attributes, uploads in parts, abilities |
+//! | [`mod@write`] | what writing needs: conditions, attributes, uploads in parts, abilities |
 //! | [`metadata`] | [`FileKind`], [`Metadata`], [`Entry`] |
 //! | [`error`] | [`UfsError`]: what was being done, to what, why it failed, what to do |
 //! | [`options`] | every option of every scheme, with help text |
