@@ -6,6 +6,8 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
+use millpond_fuse::MountOptions;
+use millpond_s3_fixture::S3Fixture;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -314,4 +316,65 @@ fn a_walk_of_writes_is_what_a_local_file_would_be() {
         Ok(())
     });
     walked.unwrap();
+}
+
+#[test]
+fn an_s3_store_gets_whole_objects() {
+    let fixture_runtime = tokio::runtime::Runtime::new().unwrap();
+    let s3 = fixture_runtime.block_on(S3Fixture::start());
+    s3.create_bucket("data");
+    let writable = |options: &mut MountOptions| options.read_only = false;
+    let Some(rig) = Rig::with("s3://data", s3.options(), writable) else {
+        return;
+    };
+    let stored = |key: &str| {
+        let object = s3.object("data", key).unwrap();
+        let len = usize::try_from(object.content.len()).unwrap();
+        object.content.read(0, len).to_vec()
+    };
+    std::fs::write(rig.path("small"), b"a few bytes").unwrap();
+    assert_eq!(stored("small"), b"a few bytes");
+    assert!(!s3.object("data", "small").unwrap().etag.contains('-'));
+
+    let mut expected = pattern(1, LARGE);
+    std::fs::write(rig.path("large"), &expected).unwrap();
+    assert!(stored("large") == expected);
+    let parts = s3.object("data", "large").unwrap().etag.clone();
+    assert!(parts.ends_with("-3"), "{parts}");
+
+    // In the middle of it: the rest is copied in the store.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(rig.path("large"))
+        .unwrap();
+    file.write_all_at(b"changed", 10 << 20).unwrap();
+    expected[10 << 20..(10 << 20) + 7].copy_from_slice(b"changed");
+    drop(file);
+    assert!(stored("large") == expected);
+    assert!(std::fs::read(rig.path("large")).unwrap() == expected);
+    assert_eq!(s3.backend().open_uploads("data").unwrap(), 0);
+
+    let mut walk = {
+        let content = pattern(3, 5000);
+        std::fs::write(rig.path("walk"), &content).unwrap();
+        Walk::open(rig.path("walk"), content)
+    };
+    for op in [
+        Op::Write(60_000, 5000, false),
+        Op::Read(0, 60_000, true),
+        Op::Truncate(30_000),
+        Op::Mapped(100, 2000),
+        Op::Sync,
+        Op::Write(20_000, 3, true),
+        Op::ReadMapped,
+        Op::Reopen,
+        Op::Punch(10, 16),
+        Op::Read(0, 65_000, false),
+    ] {
+        walk.step(&op);
+    }
+    let Walk { files, content, .. } = walk;
+    drop(files);
+    assert!(stored("walk") == content);
 }
