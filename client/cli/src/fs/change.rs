@@ -53,6 +53,8 @@ pub(crate) struct MvArgs {
 
 /// Makes directories.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  millpond fs mkdir -p /data/runs/7")]
 pub(crate) struct MkdirArgs {
     /// Directories
     #[arg(required = true)]
@@ -66,6 +68,8 @@ pub(crate) struct MkdirArgs {
 
 /// Makes empty files, or sets the time of those that are there.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  millpond fs touch /data/runs/7/done")]
 pub(crate) struct TouchArgs {
     /// Files
     #[arg(required = true)]
