@@ -184,11 +184,11 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if control::is_control(ino) && flags.acc_mode() == OpenAccMode::O_RDONLY {
             return control::open(reply);
         }
-        file::open(&self.shared, ino, flags, reply);
+        file::open(&self.shared, ino, flags, req.pid(), reply);
     }
 
     fn read(
@@ -213,7 +213,7 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         _lock_owner: LockOwner,
@@ -223,7 +223,7 @@ impl Filesystem for Adapter {
             // Nothing is ever dirty; the kernel does not ask again.
             return reply.error(Errno::ENOSYS);
         }
-        writing::flush(&self.shared, fh, "close", reply);
+        writing::close(&self.shared, fh, req.pid(), reply);
     }
 
     fn release(
@@ -507,7 +507,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -521,7 +521,7 @@ impl Filesystem for Adapter {
             return read_only::refuse(&self.shared, |errno| reply.error(errno));
         }
         let how = (write_flags, flags);
-        writing::write(&self.shared, fh, offset, data, how, reply);
+        writing::write(&self.shared, fh, offset, data, how, req.pid(), reply);
     }
 
     fn setxattr(

@@ -33,6 +33,7 @@
 
 mod adapter;
 mod attr;
+mod closers;
 pub mod control;
 pub mod dead;
 mod dir;

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::attr::{AttrStyle, file_type};
+use crate::closers::Closers;
 use crate::control::Control;
 use crate::dir::DirCursor;
 use crate::errno::{errno_of, errno_of_refusal};
@@ -66,6 +67,8 @@ pub(crate) struct OpenFile {
     pub(crate) draft: Option<Arc<Draft>>,
     /// There if it may write.
     pub(crate) writer: Option<Writer>,
+    /// Whose close of it counts.
+    pub(crate) closers: Closers,
     /// Shared by all handles on the inode.
     pub(crate) live: Arc<Live>,
     /// Whether the first read through this handle is still to tell that the kernel has dropped

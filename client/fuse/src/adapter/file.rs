@@ -8,6 +8,7 @@ use millpond_client::{Draft, Writer};
 use tracing::Instrument;
 
 use super::writing;
+use crate::closers::Closers;
 use crate::inode::{Opened, Replaced};
 use crate::metrics::{Op, Outcome};
 use crate::session;
@@ -18,7 +19,13 @@ use crate::shared::{OpenFile, Shared, errno_logged};
 /// The kernel's pages are kept when they are of this version. When another version is still
 /// open on this inode, the answer is ESTALE: the kernel then looks the name up again, gets a
 /// new inode, and opens that, all within the one `open` call of the application.
-pub(super) fn open(shared: &Arc<Shared>, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+pub(super) fn open(
+    shared: &Arc<Shared>,
+    ino: INodeNo,
+    flags: OpenFlags,
+    pid: u32,
+    reply: ReplyOpen,
+) {
     let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
     if writes && shared.read_only {
         return super::read_only::refuse(shared, |errno| reply.error(errno));
@@ -35,7 +42,10 @@ pub(super) fn open(shared: &Arc<Shared>, ino: INodeNo, flags: OpenFlags, reply: 
             false => open_file(&task, ino).await,
         };
         match opened {
-            Ok(opened) => {
+            Ok(mut opened) => {
+                if opened.writer.is_some() {
+                    opened.closers = Closers::opened_by(pid);
+                }
                 timer.finish(Outcome::Miss);
                 answer(&task, opened, flags, reply);
             }
@@ -110,6 +120,7 @@ async fn open_file(shared: &Shared, ino: INodeNo) -> Result<OpenFile, Errno> {
         file: Some(file),
         draft: None,
         writer: None,
+        closers: Closers::default(),
         live,
         unsettled: unsettled(shared, ino, opened),
     })
@@ -133,6 +144,7 @@ pub(super) fn open_draft(
         file: None,
         draft: Some(draft),
         writer,
+        closers: Closers::default(),
         live,
         unsettled: unsettled(shared, ino, opened),
     })

@@ -14,6 +14,7 @@ use millpond_client::{Attributes, ClientError, Draft, Writer};
 use tracing::Instrument;
 
 use super::file;
+use crate::closers::Closers;
 use crate::metrics::{Op, OpTimer, Outcome};
 use crate::session;
 use crate::shared::{GENERATION, OpenFile, Shared, errno_logged};
@@ -25,6 +26,7 @@ pub(super) struct Creation {
     name: String,
     attributes: Attributes,
     flags: i32,
+    pid: u32,
 }
 
 impl Creation {
@@ -45,6 +47,7 @@ impl Creation {
                 ..Attributes::default()
             },
             flags,
+            pid: request.pid(),
         })
     }
 }
@@ -53,8 +56,10 @@ pub(super) fn create(shared: &Arc<Shared>, creation: Creation, reply: ReplyCreat
     let timer = shared.metrics.start(Op::Open);
     let task = Arc::clone(shared);
     let request = async move {
+        let pid = creation.pid;
         match create_file(&task, creation).await {
-            Ok((attr, opened)) => {
+            Ok((attr, mut opened)) => {
+                opened.closers = Closers::opened_by(pid);
                 timer.finish(Outcome::Miss);
                 let fh = FileHandle(task.files.insert(opened));
                 task.metrics.open_files.set(task.files.len() as i64);
@@ -80,6 +85,7 @@ async fn create_file(
         name,
         attributes,
         flags,
+        pid: _,
     } = creation;
     let path = shared.inodes.lock().child_path(parent.0, &name);
     let path = path.ok_or(Errno::ESTALE)?;
@@ -215,6 +221,7 @@ pub(super) fn write(
     offset: u64,
     data: &[u8],
     how: (WriteFlags, OpenFlags),
+    pid: u32,
     reply: ReplyWrite,
 ) {
     let timer = shared.metrics.start(Op::Write);
@@ -224,6 +231,7 @@ pub(super) fn write(
         return reply.error(Errno::EBADF);
     };
     file::settle(shared, &open);
+    open.closers.writes(pid);
     let (write_flags, flags) = how;
     // Pages that were mapped know their place.
     let appends =
@@ -263,7 +271,17 @@ pub(super) fn write(
     shared.spawn(request.instrument(tracing::debug_span!("write", offset, bytes = written)));
 }
 
-/// `close` and `fsync`: the store has all that was written when this is answered.
+/// A descriptor is closed: the store has all that was written when this is answered, unless it
+/// is one of a process that has nothing to do with it.
+pub(super) fn close(shared: &Arc<Shared>, fh: FileHandle, pid: u32, reply: ReplyEmpty) {
+    let open = shared.files.get(fh.0);
+    if open.is_some_and(|open| open.writer.is_some() && !open.closers.count(pid)) {
+        return reply.ok();
+    }
+    flush(shared, fh, "close", reply);
+}
+
+/// The store has all that was written when this is answered.
 pub(super) fn flush(shared: &Arc<Shared>, fh: FileHandle, op: &'static str, reply: ReplyEmpty) {
     let Some(open) = shared.files.get(fh.0) else {
         return reply.ok();
