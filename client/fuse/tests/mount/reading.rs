@@ -196,22 +196,12 @@ pub(crate) mod map {
             } else {
                 libc::MAP_PRIVATE
             };
-            Self::new(file, len, libc::PROT_READ, kind)
-        }
-
-        /// Shared; what is written to it is in the file.
-        pub(crate) fn writable(file: &File, len: usize) -> Self {
-            let both = libc::PROT_READ | libc::PROT_WRITE;
-            Self::new(file, len, both, libc::MAP_SHARED)
-        }
-
-        fn new(file: &File, len: usize, protection: i32, kind: i32) -> Self {
             // SAFETY: a fresh mapping at an address of the kernel's choice.
             let at = unsafe {
                 libc::mmap(
                     std::ptr::null_mut(),
                     len,
-                    protection,
+                    libc::PROT_READ,
                     kind,
                     file.as_raw_fd(),
                     0,
@@ -224,14 +214,6 @@ pub(crate) mod map {
         pub(crate) fn bytes(&self) -> &[u8] {
             // SAFETY: mapped until drop, and the file is not truncated meanwhile.
             unsafe { std::slice::from_raw_parts(self.at.cast(), self.len) }
-        }
-    }
-
-    impl Map {
-        /// Of a map that is [`writable`](Self::writable).
-        pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-            // SAFETY: mapped until drop, and the file is not truncated meanwhile.
-            unsafe { std::slice::from_raw_parts_mut(self.at.cast(), self.len) }
         }
     }
 
