@@ -72,7 +72,7 @@ const PROPOSAL_DEADLINE: Duration = Duration::from_secs(10);
 const HEARTBEAT: u64 = 150;
 
 /// Within which time a follower that hears of no leader stands for election, in milliseconds:
-/// a leader that dies is replaced within two seconds.
+/// a leader that dies is to be replaced within two seconds.
 const ELECTION: std::ops::Range<u64> = 500..1000;
 
 /// The name of the database file in the data directory.

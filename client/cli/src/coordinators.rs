@@ -50,7 +50,7 @@ pub(crate) struct RmArgs {
 
 /// Has another coordinator lead, before work on the machine of the one that does.
 ///
-/// Takes about two seconds, in which changes wait; reads do not notice.
+/// Takes a few seconds, in which changes wait; reads do not notice.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   millpond coordinators transfer 2")]
